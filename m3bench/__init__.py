@@ -1,0 +1,1 @@
+"""The examiner: knows tasks, not candidates."""

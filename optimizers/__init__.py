@@ -1,0 +1,1 @@
+"""What makes scripts (and prompts) better."""

@@ -1,0 +1,1 @@
+"""dspy.Modules, one a role: ask, check, act, repair."""
