@@ -1,0 +1,28 @@
+"""What the Module Architect is asked."""
+
+import dspy
+
+from m3dspy.signatures.values import Catalogue, Design, Fingerprint, IndexSummary, Plan
+
+
+class DesignTraining(dspy.Signature):
+    """Design one training run: template, network, how images are brought into shape, and what is worth tuning.
+
+    Think like the author of nnU-Net: let the data decide.
+    - Size and spacing: cover the anatomy that carries the label at the coarsest resolution that still shows it. For
+      masks, resample to the median spacing and take a patch a few times larger than the smallest structure.
+    - Intensity: a fixed window only for CT whose files are all in HU; percentile per image when units are mixed or
+      unknown; z-score per image for MR.
+    - Mirror an axis only if no label tells its two sides apart. Axis 0 is left-right in 3D; in a 2D image axis 1 is.
+    - The small network unless there are thousands of cases, or the request asks for accuracy before speed.
+    - Few cases need more epochs, stronger augmentation and more weight decay than many.
+    - `space` names a few settings that matter (learning rate first), in ranges around the values you chose.
+    """
+
+    request: str = dspy.InputField(desc="what the clinician wrote")
+    plan: Plan = dspy.InputField(desc="the task")
+    index: IndexSummary = dspy.InputField(desc="cases and patients a split, cases a class")
+    fingerprint: Fingerprint = dspy.InputField(desc="shapes, spacings, intensities")
+    catalogue: Catalogue = dspy.InputField(desc="the only templates and networks there are, with their settings")
+    complaint: str = dspy.InputField(desc="what was wrong with the last design; empty at first")
+    design: Design = dspy.OutputField(desc="one complete run")
