@@ -1,0 +1,246 @@
+"""The rules of the Task Manager: what a request asks, what a folder can teach, and whether the two meet."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m3dspy.programs.lms.experts import words
+from m3dspy.signatures.values import (
+    Caps,
+    DataCard,
+    Fingerprint,
+    Group,
+    Pair,
+    PatientKey,
+    Plan,
+    Source,
+)
+
+_LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
+_OWN_NAME = re.compile(r"`([^`]+)`")
+
+
+class _Refusal(Exception):
+    """Why this data cannot serve the request."""
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """One way to read class labels off the folder: label -> number of cases."""
+
+    source: Source
+    counts: Mapping[str, int]
+    rank: float
+
+
+def make_plan(request: str, fingerprint: Fingerprint, cards: list[DataCard], complaint: str) -> dict[str, Any]:
+    """A plan, or a refusal."""
+    try:
+        return {"plan": _plan(request, fingerprint, _card(fingerprint, cards)), "refusal": ""}
+    except _Refusal as reason:
+        return {"plan": None, "refusal": str(reason)}
+
+
+def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
+    known = card.text if card else " ".join(document.text for document in fingerprint.documents)
+    task = words.task_of(request) or ("segmentation" if fingerprint.pairs else "classification")
+    if task not in ("classification", "segmentation"):
+        raise _Refusal(f"The request asks for {task}; models for classification and for segmentation can be built.")
+    if task == "segmentation" and not fingerprint.pairs:
+        raise _Refusal(f"The request asks to mark structures, but there are no masks: {_holdings(fingerprint)}.")
+    _same_subject(request, known, fingerprint)
+    return (
+        _segmentation(request, fingerprint, card)
+        if task == "segmentation"
+        else _classification(request, fingerprint, card)
+    )
+
+
+def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
+    pair = max(fingerprint.pairs, key=lambda pair: pair.matched)
+    group = _group(fingerprint, pair.image)
+    names = _mask_names(fingerprint, card, pair)
+    asked = {value: name for value, name in names.items() if words.named(name, request)}
+    if not asked and not words.everything(request) and words.regions(request) - words.regions(" ".join(names.values())):
+        unknown = words.regions(request) & _organs(request) - words.regions(" ".join(names.values()))
+        if unknown:
+            raise _Refusal(f"The masks hold {', '.join(names.values())}; what the request names is not among them.")
+    chosen = asked or names
+    return Plan(
+        task="segmentation",
+        goal=f"Mark {', '.join(chosen.values())}.",
+        card=card.name if card else None,
+        modality=_modality(request, group, card),
+        dims=group.dims,
+        images=group.pattern,
+        labels=tuple(chosen.values()),
+        label_values=tuple(str(value) for value in chosen),
+        source=Source(kind="masks", path=pair.mask),
+        patient=_patient(fingerprint, columns=False),
+        caps=_caps(card),
+        sided=any(re.search(r"\b(left|right)\b", name, re.I) for name in chosen.values()),
+    )
+
+
+def _classification(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
+    ways = _ways(request, fingerprint, card)
+    if not ways:
+        raise _Refusal(f"The request asks to tell classes apart, but nothing says a class: {_holdings(fingerprint)}.")
+    best = max(ways, key=lambda way: way.rank)
+    asked = [label for label in best.counts if words.named(label, request)]
+    listed = [label for label in best.counts if card and label in _OWN_NAME.findall(_sentence(card.text, "only"))]
+    labels = asked if len(asked) >= 2 else listed if len(listed) >= 2 else list(best.counts)
+    if len(labels) < 2:
+        raise _Refusal(f"There is one class only ({', '.join(labels)}), so there is nothing to tell apart.")
+    group = _labelled_group(fingerprint, best.source)
+    return Plan(
+        task="classification",
+        goal=f"Tell {', '.join(labels)} apart.",
+        card=card.name if card else None,
+        modality=_modality(request, group, card),
+        dims=group.dims,
+        images=group.pattern,
+        labels=tuple(labels),
+        source=best.source,
+        patient=_patient(fingerprint, columns=best.source.kind == "table"),
+        caps=_caps(card),
+        sided=any(re.search(r"\b(left|right)\b", label, re.I) for label in labels),
+    )
+
+
+def _ways(request: str, fingerprint: Fingerprint, card: DataCard | None) -> list[_Labels]:
+    ways = []
+    for table in fingerprint.tables:
+        files = max(table.columns, key=lambda column: column.rows_with_file, default=None)
+        if files is None or not files.rows_with_file:
+            continue
+        for column in table.columns:
+            if column.kind == "category" and len(column.values) >= 1 and column is not files:
+                source = Source(kind="table", path=table.path, column=column.name, file_column=files.name)
+                hints = bool(_LABEL_COLUMN.search(column.name)) + 2 * bool(card and f"`{column.name}`" in card.text)
+                ways.append(_Labels(source, column.values, _rank(request, column.values, hints)))
+    for folders in fingerprint.class_folders:
+        source = Source(kind="folder", path=folders.parent)
+        ways.append(_Labels(source, folders.classes, _rank(request, folders.classes, 1.5)))
+    return ways
+
+
+def _rank(request: str, counts: Mapping[str, int], hints: float) -> float:
+    return 3 * sum(words.named(label, request) for label in counts) / len(counts) + hints
+
+
+def _card(fingerprint: Fingerprint, cards: list[DataCard]) -> DataCard | None:
+    """The card whose own names (in back-quotes) are found in the folder: more than half of them, and the most."""
+    there = fingerprint.model_dump_json().lower()
+    shares = []
+    for card in cards:
+        own = {name.lower().strip("/") for name in _OWN_NAME.findall(card.text)}
+        shares.append((sum(name in there for name in own) / max(len(own), 1), card))
+    share, card = max(shares, key=lambda entry: entry[0], default=(0.0, None))
+    return card if share > 0.5 else None
+
+
+def _same_subject(request: str, known: str, fingerprint: Fingerprint) -> None:
+    for what, told in (("body part", words.regions), ("modality", words.modalities)):
+        asked, there = told(request), told(known)
+        if what == "modality" and not there and any("HU" in group.units for group in fingerprint.groups):
+            there = {"CT"}
+        if asked and there and not asked & there:
+            raise _Refusal(
+                f"The request is about {_list(asked)}, but this folder is about {_list(there)}: "
+                f"{_holdings(fingerprint)}."
+            )
+
+
+def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
+    """Voxel value -> name, from a label list in the folder, the card, or (last) the values themselves."""
+    seen = sorted(int(value) for value in pair.values if int(value) != 0)
+    for document in fingerprint.documents:
+        if document.path.endswith(".json") and (names := _label_list(document.text)):
+            return names
+    told = {
+        int(value): name.strip()
+        for value, name in re.findall(r"`(\d+)`\s*=?\s*([A-Za-z][\w -]+)", card.text if card else "")
+    }
+    return told or {value: f"structure {value}" for value in seen or [1]}
+
+
+def _label_list(text: str) -> dict[int, str]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    data = data.get("labels", data) if isinstance(data, dict) else data
+    if isinstance(data, list) and all(isinstance(name, str) for name in data):
+        return {value: name for value, name in enumerate(data, 1) if name.lower() != "background"}
+    if isinstance(data, dict):
+        pairs = [(key, name) if str(key).isdigit() else (name, key) for key, name in data.items()]
+        if all(str(value).isdigit() and isinstance(name, str) for value, name in pairs):
+            return {int(value): name for value, name in pairs if int(value) != 0}
+    return {}
+
+
+def _organs(request: str) -> set[str]:
+    return words.regions(re.sub(r"\b(abdom\w*|chest|thora\w*|head|brain)\b", "", request.lower()))
+
+
+def _group(fingerprint: Fingerprint, pattern: str) -> Group:
+    return next(group for group in fingerprint.groups if group.pattern == pattern)
+
+
+def _labelled_group(fingerprint: Fingerprint, source: Source) -> Group:
+    """The images that the labels speak of."""
+    images = [group for group in fingerprint.groups if not group.values]
+    if source.kind == "folder":
+        inside = [group for group in images if group.folder.startswith(source.path)]
+    else:
+        table = next(table for table in fingerprint.tables if table.path == source.path)
+        column = next(column for column in table.columns if column.name == source.file_column)
+        inside = [group for group in images if group.pattern == column.names_files]
+    return max(inside or images or fingerprint.groups, key=lambda group: group.count)
+
+
+def _patient(fingerprint: Fingerprint, columns: bool) -> PatientKey | None:
+    usable = [key for key in fingerprint.patients if columns or key.where != "column"]
+    return usable[0] if usable else None
+
+
+def _modality(request: str, group: Group, card: DataCard | None) -> Any:
+    for text in (card.text if card else "", request):
+        if found := words.modalities(text):
+            return sorted(found)[0] if len(found) > 1 else next(iter(found))
+    return "CT" if "HU" in group.units else "other"
+
+
+def _caps(card: DataCard | None) -> Caps:
+    sentence = _sentence(card.text, "at most") if card else ""
+    numbers = {
+        split: re.search(rf"([\d,]+)\s+{word}", sentence) for split, word in (("training", "train"), ("test", "test"))
+    }
+    found = {split: int(match.group(1).replace(",", "")) for split, match in numbers.items() if match}
+    return Caps(**found, balanced=bool(found) and "balanced" in sentence)
+
+
+def _sentence(text: str, phrase: str) -> str:
+    """The first sentence of a text that holds a phrase."""
+    return next((part for part in re.split(r"(?<=[.;])\s", text) if phrase in part.lower()), "")
+
+
+def _holdings(fingerprint: Fingerprint) -> str:
+    images = [f"{group.count} images in {group.pattern}" for group in fingerprint.groups[:3]]
+    classes = [", ".join(list(folders.classes)[:6]) for folders in fingerprint.class_folders[:1]]
+    columns = [
+        f"column {column.name} with {', '.join(list(column.values)[:6])}"
+        for table in fingerprint.tables
+        for column in table.columns
+        if column.kind == "category" and _LABEL_COLUMN.search(column.name)
+    ]
+    labels = [f"class folders {line}" for line in classes] + columns[:2]
+    masks = [f"masks in {pair.mask}" for pair in fingerprint.pairs[:2]]
+    return "the folder holds " + "; ".join([*images, *(masks or ["no masks"]), *(labels or ["no class labels"])])
+
+
+def _list(names: set[str]) -> str:
+    return " and ".join(sorted(names))

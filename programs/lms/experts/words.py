@@ -1,0 +1,115 @@
+"""Clinical words: what a request is about, in the spellings that people use."""
+
+import re
+
+_TASKS = {
+    "segmentation": "segment|delineat|outlin|contour|mask|mark|pixel-wise|voxel-wise",
+    "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grade|recogni|identif|sort|"
+    "screen|categori|separate|which of",
+    "report generation": "report|impression|caption|describ|findings",
+    "anomaly detection": "anomal|few-shot|zero-shot|out-of-distribution|abnormality detection",
+    "object detection": "bounding box|boxes|count the",
+    "registration": "regist|align the",
+    "image enhancement": "denois|super-resolution|reconstruct|synthes|generate images",
+    "regression": "regress|how many years|age estimation|survival",
+}
+_REGIONS = {
+    "brain": "brain|head|cereb|crani|hippocamp|ventricle|alzheimer|dementia|cognitive|stroke|glioma|h(?:a)?emorrhage",
+    "chest": "chest|thora|lung|pulmon|pneumon|covid|rib|cardiomegaly|effusion",
+    "abdomen": "abdom|liver|hepat|kidney|renal|spleen|splenic|pancrea|gallbladder|stomach|adrenal|bowel|colon",
+    "heart": "cardiac|heart|myocard|atrium|coronary",
+    "knee": "knee|cruciate|acl|menisc",
+    "spine": "spine|vertebra|spinal|lumbar",
+    "eye": "retin|fundus|macula|ocular|glaucoma",
+    "breast": "breast|mammo",
+    "pelvis": "prostat|pelvi|uter|bladder",
+    "skin": "skin|dermat|melanoma",
+}
+_MODALITIES = {
+    "CT": r"\bct\b|computed tomography|hounsfield",
+    "MR": r"\bmri?\b|magnetic resonance|t1w?\b|t2w?\b|flair",
+    "X-ray": r"x-?ray|radiograph|\bcxr\b",
+    "ultrasound": r"ultraso|echocardio|sonogra",
+    "OCT": r"\boct\b|optical coherence",
+    "microscopy": r"histolog|histopath|microscop|h&e|\bwsi\b",
+    "photograph": r"photograph|dermoscop|fundus|endoscop",
+}
+_SAME = (
+    "ad|alzheimer",
+    "mci|mild cognitive impairment",
+    "cn|nc|hc|nl|normal|healthy|control|cognitively normal",
+    "ncp|covid|novel coronavirus",
+    "cp|common pneumonia|bacterial pneumonia",
+    "tumor|tumour|mass|neoplasm|cancer|carcinoma",
+    "stone|calcul|nephrolith",
+    "infection|infiltrat|opacit|lesion",
+    "esophagus|oesophagus",
+    "inferior vena cava|vena cava|ivc|postcava",
+    "benign|harmless",
+    "malignant|cancer",
+)
+_EVERYTHING = re.compile(r"\ball\b|\bevery\b|\beach\b|organs|structures|anatom")
+
+
+def task_of(request: str) -> str | None:
+    """The task that the first telling word asks for; None if no word tells."""
+    found = {name: _first(words, request) for name, words in _TASKS.items()}
+    for name in (
+        "anomaly detection",
+        "report generation",
+    ):  # "mark anomalies" and "classify reports" are about the former
+        if found[name] is not None and (
+            name == "anomaly detection" or found["segmentation"] is found["classification"]
+        ):
+            return name
+    named = {name: place for name, place in found.items() if place is not None and name != "report generation"}
+    return min(named, key=lambda name: named[name]) if named else None
+
+
+def regions(text: str) -> set[str]:
+    """The parts of the body that a text speaks of."""
+    return {name for name, words in _REGIONS.items() if _first(words, text) is not None}
+
+
+def modalities(text: str) -> set[str]:
+    """The kinds of image that a text speaks of."""
+    return {name for name, words in _MODALITIES.items() if re.search(words, text.lower())}
+
+
+def everything(request: str) -> bool:
+    """Whether the request asks for all there is."""
+    return bool(_EVERYTHING.search(request.lower()))
+
+
+def named(label: str, request: str) -> bool:
+    """Whether a request speaks of a label: by its words, a synonym, or (for left and right) the organ alone.
+
+    >>> named("right kidney", "segment both kidneys"), named("right kidney", "only the left kidney, please")
+    (True, False)
+    """
+    said, spelled = request.lower(), label.lower().replace("_", " ").replace("-", " ")
+    sides = [side for side in ("left", "right") if side in spelled.split()]
+    core = " ".join(word for word in spelled.split() if word not in ("left", "right", "gland"))
+    parts = core.split(" and ")
+    heads = [part.split()[-1] for part in parts if len(part.split()) > 1]  # the infection of "COVID-19 infection"
+    if not any(_mentions(phrase, said) for part in parts + heads for phrase in [part, *_synonyms(part)]):
+        return False
+    asked = [side for side in ("left", "right") if side in said]
+    return not sides or not asked or sides[0] in asked
+
+
+def _synonyms(phrase: str) -> list[str]:
+    groups = [group.split("|") for group in _SAME]
+    return [word for group in groups if {phrase, phrase.removesuffix("s")} & set(group) for word in group]
+
+
+def _mentions(phrase: str, text: str) -> bool:
+    if len(phrase) <= 3:
+        return re.search(rf"\b{re.escape(phrase)}\b", text) is not None
+    stem = phrase.removesuffix("s").replace(" ", r"[\s-]+") if phrase.replace(" ", "").isalnum() else re.escape(phrase)
+    return re.search(rf"\b{stem}", text) is not None
+
+
+def _first(words: str, text: str) -> int | None:
+    match = re.search(rf"\b(?:{words})", text.lower())
+    return match.start() if match else None
