@@ -1,0 +1,151 @@
+"""Names, preflight, ledger and budgets of the LM layer, over real HTTP on loopback."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import dspy
+import pytest
+
+from m3dspy.errors import LMFailed, Stopped, UsageError
+from m3dspy.programs.lms.ledger import Ledger, read_ledger, speaking
+from m3dspy.programs.lms.model import M3dLM, preflight
+
+
+@contextmanager
+def server_that(status, body):
+    """A server that gives every POST the same answer; yields its address and the list of requests it saw."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def completion(text, **usage):
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+
+
+READY = completion("ready", prompt_tokens=7, completion_tokens=1, total_tokens=8)
+
+
+def failure(message, code):
+    return {"error": {"message": message, "type": code, "code": code}}
+
+
+def test_rules_need_neither_key_nor_server():
+    preflight(M3dLM("rules", Ledger()))
+
+
+def test_a_misspelled_name_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="No language model is called 'rulez'. Did you mean 'rules'"):
+        M3dLM("rulez", Ledger())
+
+
+def test_a_missing_key_is_named_before_any_call(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UsageError, match="gpt-4o needs a key: export OPENAI_API_KEY"):
+        M3dLM("gpt-4o", Ledger())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (401, failure("Incorrect API key provided", "invalid_api_key"), LMFailed, "refused the key.*OPENAI_API_KEY"),
+        (404, failure("The model does not exist", "model_not_found"), UsageError, "There is no model openai/m at http"),
+        (429, failure("You exceeded your quota", "insufficient_quota"), LMFailed, "not paid for"),
+        (400, failure("max_tokens is too large", "invalid_request_error"), LMFailed, "openai/m at http.* failed"),
+    ],
+)
+def test_preflight_says_in_one_line_what_is_wrong(status, body, kind, words):
+    with server_that(status, body) as (base, _), pytest.raises(kind, match=words) as caught:
+        preflight(M3dLM("openai/m", Ledger(), api_base=base, num_retries=0, cache=False))
+    assert "\n" not in str(caught.value)
+
+
+def test_preflight_says_that_nobody_listens():
+    with pytest.raises(LMFailed, match=r"cannot be reached.*Check --api-base"):
+        preflight(M3dLM("openai/m", Ledger(), api_base="http://127.0.0.1:9/v1", num_retries=0, cache=False))
+
+
+def test_every_call_is_booked_with_role_tokens_and_price(tmp_path):
+    with server_that(200, READY) as (base, _):
+        lm = M3dLM("openai/gpt-4o", Ledger(tmp_path / "lm.jsonl"), api_base=base, cache=False)
+        with speaking("task_manager"):
+            lm("first")
+        lm("second")
+    first, second = read_ledger(tmp_path / "lm.jsonl")
+    assert (first["role"], second["role"]) == ("task_manager", "")
+    assert (first["input_tokens"], first["output_tokens"]) == (7, 1)
+    assert first["answer"] == ["ready"]
+    assert first["cost"] == pytest.approx(7 * 2.5e-6 + 1 * 1e-5)  # the list price of gpt-4o
+
+
+def test_a_copy_of_a_program_books_to_the_same_ledger():
+    ledger = Ledger()
+    program = dspy.Predict("question -> answer")
+    program.set_lm(M3dLM("rules", ledger))
+    assert program.deepcopy().lm.ledger is ledger
+
+
+def test_calls_stop_at_their_number_even_inside_a_module(tmp_path):
+    ledger = Ledger(tmp_path / "lm.jsonl", max_calls=2)
+    lm = M3dLM("rules", ledger)
+    lm("one")
+    lm("two")
+    with pytest.raises(Stopped, match="budget of 2 calls"), dspy.context(lm=lm):
+        dspy.Predict("question -> answer")(question="three")
+    assert Ledger(tmp_path / "lm.jsonl").calls == 2
+
+
+def test_a_resumed_run_remembers_what_it_spent(tmp_path):
+    M3dLM("rules", Ledger(tmp_path / "lm.jsonl"))("one")
+    with pytest.raises(Stopped, match="budget of 1 calls"):
+        M3dLM("rules", Ledger(tmp_path / "lm.jsonl", max_calls=1))("two")
+
+
+def test_dollars_stop_at_the_budget():
+    with server_that(200, READY) as (base, seen):
+        lm = M3dLM("openai/gpt-4o", Ledger(budget=1e-5), api_base=base, cache=False)
+        lm("costs 2.75e-5")
+        with pytest.raises(Stopped, match=r"budget of \$0.00 is spent"):
+            lm("never sent")
+    assert len(seen) == 1
+
+
+def test_a_budget_of_nothing_sends_nothing():
+    with server_that(200, READY) as (base, seen), pytest.raises(Stopped, match="is spent"):
+        M3dLM("openai/gpt-4o", Ledger(budget=0), api_base=base, cache=False)("never sent")
+    assert seen == []
+
+
+def test_dollars_cannot_be_promised_where_the_price_is_not_known():
+    with server_that(200, READY) as (base, _):
+        lm = M3dLM("openai/my-own", Ledger(budget=1.0), api_base=base, cache=False)
+        lm("of unknown price")
+        with pytest.raises(Stopped, match="price of this language model is not known.*--max-calls"):
+            lm("again")
+
+
+def test_a_torn_last_line_of_the_ledger_is_passed_over(tmp_path):
+    (tmp_path / "lm.jsonl").write_text('{"cached": false, "cost": 1.0}\n{"cached": fal')
+    assert Ledger(tmp_path / "lm.jsonl").dollars == 1.0
