@@ -16,7 +16,7 @@ from m3dspy.programs.lms.rules import MODEL as RULES_MODEL
 from m3dspy.programs.lms.rules import RulesEngine
 
 _BARE = {"gpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai", "claude-": "anthropic", "gemini-": "gemini"}
-_KEYS = {
+KEYS = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
     "gemini": "GEMINI_API_KEY",
@@ -48,9 +48,9 @@ class M3dLM(dspy.LM):
         provider = model.partition("/")[0]
         if api_base:
             settings["api_base"] = api_base
-            if provider in _KEYLESS and not os.environ.get(_KEYS.get(provider, "")):
+            if provider in _KEYLESS and not os.environ.get(KEYS.get(provider, "")):
                 settings["api_key"] = "none"
-        elif (key := _KEYS.get(provider)) and not os.environ.get(key):
+        elif (key := KEYS.get(provider)) and not os.environ.get(key):
             raise UsageError(f"{name} needs a key: export {key}=..., or name a local server with --api-base.")
         super().__init__(model, **settings)
 
@@ -101,7 +101,7 @@ def explain(error: Exception, lm: M3dLM) -> M3Error:
     """An error of DSPy as one line for the person."""
     where = f" at {lm.kwargs['api_base']}" if lm.kwargs.get("api_base") else ""
     name, what = f"{lm.model}{where}", " ".join(str(error).split())[:200]
-    key = _KEYS.get(lm.model.partition("/")[0], "the provider's key")
+    key = KEYS.get(lm.model.partition("/")[0], "the provider's key")
     for kind, line in (
         ("LMUnsupportedModelError", f"There is no model {name}: {what} Check the name given with --lm."),
         ("LMAuthError", f"{name} refused the key: {what} Check {key}."),

@@ -1,29 +1,45 @@
-"""The rules of the Module Architect: nnU-Net's habit of letting the data decide, for small data and small machines."""
+"""The rules of the Module Architect: nnU-Net's habit of letting the data decide, for small data and small machines.
+
+The numbers were measured on phantoms, a training of about a minute on one CPU thread.
+"""
 
 import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
-_STEPS = {"classification": 900, "segmentation": 500}  # optimiser steps of a whole training
-_MOST_VOXELS = {2: 128 * 128, 3: 48 * 48 * 48}  # of an input (classification) or a patch (segmentation)
+_WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
+_SPACES = {
+    "classification": {
+        "lr": Knob(low=5e-4, high=1e-2, log=True),
+        "augment": Knob(low=0.0, high=1.0),
+        "dropout": Knob(low=0.0, high=0.5),
+    },
+    "segmentation": {
+        "lr": Knob(low=1e-3, high=1e-2, log=True),
+        "augment": Knob(low=0.0, high=1.0),
+        "weight_decay": Knob(low=1e-4, high=1e-1, log=True),
+    },
+}
 
 
 def design_training(
     request: str, plan: Plan, index: IndexSummary, fingerprint: Fingerprint, catalogue: Catalogue, complaint: str
 ) -> dict[str, Any]:
-    """One complete run; a complaint about memory halves it."""
+    """One complete run; after a complaint about memory, with the smallest batch."""
     group = next(group for group in fingerprint.groups if group.pattern == plan.images)
     template = next(template for template in catalogue.templates if template.task == plan.task)
     network = _network(request, plan, catalogue)
-    batch = 16 if plan.task == "classification" else 4
+    classify, cases = plan.task == "classification", max(1, index.cases.get("training", 1))
+    batch = (16 if cases >= 64 else 8) if classify else 2
     if "memory" in complaint.lower():
-        batch = max(1, batch // 4)
-    spacing = _spacing(plan, group)
-    size = _size(plan, group, spacing)
-    cases = index.cases.get("training", 1)
+        batch = 1
+    spacing = None if classify or plan.dims == 2 or group.spacing is None else group.spacing.median
+    size = _input_size(group) if classify else _patch(group)
     intensity, window = _intensity(plan, group)
+    epochs = 400 * batch / cases if classify else 600 * batch / (4 * cases)  # segmentation: four crops an image
     design = Design(
         template=template.name,
         network=network.name,
@@ -33,53 +49,50 @@ def design_training(
         spacing=spacing,
         intensity=intensity,
         window=window,
-        flips=_flips(plan),
-        augment=0.5,
+        flips=() if plan.sided else (0,) if plan.dims == 3 else (1,),
+        augment=0.3 if classify else 0.5,
         loss=template.losses[0],
-        lr=2e-3 if network.size == "small" else 1e-3,
+        lr=(2e-3 if classify else 3e-3) / (1 if network.size == "small" else 2),
         weight_decay=1e-2,
         batch=batch,
-        epochs=max(4, min(100, math.ceil(_STEPS[plan.task] * batch / max(cases, batch)))),
-        space={
-            "lr": Knob(low=5e-4, high=8e-3, log=True),
-            "augment": Knob(low=0.1, high=0.9),
-            "weight_decay": Knob(low=1e-4, high=1e-1, log=True),
-        },
-        why=f"{network.name} on {'x'.join(map(str, size))} voxels, as the median image is that size at this spacing.",
+        epochs=min(40, max(8, round(epochs))),
+        space=_SPACES[plan.task],
+        why=f"The {network.size} network {network.name} sees {' x '.join(map(str, size))} voxels: "
+        + ("the whole image." if classify else "enough to know where it is in the body."),
     )
     return {"design": design}
 
 
 def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
     """The small one, unless the request puts accuracy first."""
-    wanted = "strong" if re.search(r"\b(accura|best|strong|state.of.the.art)", request.lower()) else "small"
+    wanted = "strong" if re.search(r"\baccura|\bbest\b|state.of.the.art", request.lower()) else "small"
     fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
     return next((entry for entry in fits if entry.size == wanted), fits[0])
 
 
-def _spacing(plan: Plan, group: Group) -> tuple[float, ...] | None:
-    """Masks: the median spacing, so that organs have one size. Classes: the grid as it is, fitted to one size."""
-    if plan.task == "classification" or plan.dims == 2 or group.spacing is None:
-        return None
-    return tuple(round(mm, 2) for mm in group.spacing.median)
+def _input_size(group: Group) -> tuple[int, ...]:
+    """The median image, shrunk evenly to what trains in a minute."""
+    most, step = (80_000, 8) if group.dims == 3 else (128 * 128, 16)
+    return _stepped(group.shape.median, most, step, least=16)
 
 
-def _size(plan: Plan, group: Group, spacing: tuple[float, ...] | None) -> tuple[int, ...]:
-    """The median image, shrunk evenly to what a small machine can train on; multiples of 8, to be halved."""
-    shape = group.shape.median[: plan.dims]
-    shrink = min(1.0, (_MOST_VOXELS[plan.dims] / math.prod(shape)) ** (1 / plan.dims))
-    step = 8 if min(shape) >= 16 else 4
-    return tuple(max(step, round(voxels * shrink / step) * step) for voxels in shape)
+def _patch(group: Group) -> tuple[int, ...]:
+    """Three quarters of the median image; small patches see more of rare structures in equal time."""
+    shape = [0.75 * voxels for voxels in group.shape.median]
+    most, step = ((48, 48, 32), 8) if group.dims == 3 else ((128, 128), 16)
+    return tuple(max(step, min(limit, round(n / step) * step)) for n, limit in zip(shape, most, strict=True))
 
 
-def _intensity(plan: Plan, group: Group) -> tuple[str, tuple[float, float] | None]:
+def _stepped(shape: Sequence[float], most: int, step: int, least: int) -> tuple[int, ...]:
+    shrink = min(1.0, (most / math.prod(shape)) ** (1 / len(shape)))
+    return tuple(max(least, round(voxels * shrink / step) * step) for voxels in shape)
+
+
+def _intensity(
+    plan: Plan, group: Group
+) -> tuple[Literal["window", "percentile", "zscore"], tuple[float, float] | None]:
     """A window only where every file is in HU; z-score for MR; else percentiles of each image."""
     if plan.modality == "CT" and set(group.units) == {"HU"}:
-        low, high = group.intensity.get("p0.5", -1000.0), group.intensity.get("p99.5", 1000.0)
-        return "window", (round(max(low, -1024.0)), round(min(high, 2000.0)))
+        lung = re.search("lung|pulmon|pneumon|covid", f"{plan.goal} {' '.join(plan.labels)}".lower())
+        return "window", _WINDOWS["lung" if lung else "soft tissue"]
     return ("zscore" if plan.modality == "MR" else "percentile"), None
-
-
-def _flips(plan: Plan) -> tuple[int, ...]:
-    """Left-right only, and only where no label has a side: the body is not symmetric in the other axes."""
-    return () if plan.sided else ((0,) if plan.dims == 3 else (1,))

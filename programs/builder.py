@@ -1,0 +1,122 @@
+"""The four roles in a row, and the way back: from a request to a script whose smoke run ended well."""
+
+from pathlib import Path
+
+import dspy
+from pydantic import Field
+
+from m3dspy.programs.data_engineer import DataEngineer
+from m3dspy.programs.lms.model import M3dLM
+from m3dspy.programs.model_trainer import ModelTrainer
+from m3dspy.programs.module_architect import ModuleArchitect
+from m3dspy.programs.role import OnRepair, Role, SentBack
+from m3dspy.programs.task_manager import TaskManager
+from m3dspy.signatures.values import Design, Fingerprint, Index, Plan, Request, Value
+from m3dspy.workspace import training
+from m3dspy.workspace.cards import cards
+from m3dspy.workspace.emit import catalogue, emit
+from m3dspy.workspace.preparing import prepare
+from m3dspy.workspace.runs import Run, write_atomic
+
+MAX_BACKS = 2
+STAGES = ("plan", "index", "design", "script")
+
+
+class Script(Value):
+    """The last stage's marker: code/train.py ran its smoke test."""
+
+    trusted: bool = Field(description="every line of it is ours: no language model mended it")
+
+
+class Builder(dspy.Module):
+    """Takes a run with a request and a fingerprint to a tested training script, each stage committed before the next.
+
+    A role may blame an earlier one; the run then goes back there with the complaint, at most twice.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task_manager = TaskManager()
+        self.data_engineer = DataEngineer()
+        self.module_architect = ModuleArchitect()
+        self.model_trainer = ModelTrainer()
+
+    def forward(self, run: Run) -> dspy.Prediction:
+        """`plan`, `index`, `design`: the committed values. What is committed already is not asked again.
+
+        Raises: Refused, DataError, RunFailed, LMFailed, NoSandbox.
+        """
+        complaint = ""
+        while stage := next((stage for stage in STAGES if not run.has(stage)), None):
+            try:
+                with run.stage(stage):
+                    getattr(self, f"_{stage}")(run, complaint)
+                complaint = ""
+            except SentBack as back:
+                if sum(event["kind"] == "back" for event in run.events()) >= MAX_BACKS:
+                    raise back.cause from back
+                run.event("back", by=stage, to=back.stage, complaint=back.complaint)
+                run.drop(*reversed(STAGES[STAGES.index(back.stage) :]))
+                complaint = back.complaint
+        return dspy.Prediction(
+            plan=run.load("plan", Plan), index=run.load("index", Index), design=run.load("design", Design)
+        )
+
+    def _plan(self, run: Run, complaint: str) -> None:
+        answer = self.task_manager(
+            request=run.load("request", Request).text,
+            fingerprint=run.load("fingerprint", Fingerprint),
+            cards=cards(),
+            complaint=complaint,
+            on_repair=_booked(run),
+        )
+        run.commit("plan", answer.plan)
+
+    def _index(self, run: Run, complaint: str) -> None:
+        request, plan = run.load("request", Request), run.load("plan", Plan)
+        root, trusted = Path(request.data), _by_rules(self.data_engineer)
+        answer = self.data_engineer(
+            plan=plan,
+            card=next((card.text for card in cards() if card.name == plan.card), ""),
+            fingerprint=run.load("fingerprint", Fingerprint),
+            root=root,
+            prepare=lambda code: prepare(run, code, plan, root, trusted=trusted, unsafe=request.unsafe),
+            complaint=complaint,
+            on_repair=_booked(run),
+        )
+        run.commit("index", answer.index)
+
+    def _design(self, run: Run, complaint: str) -> None:
+        plan = run.load("plan", Plan)
+        answer = self.module_architect(
+            request=run.load("request", Request).text,
+            plan=plan,
+            index=run.load("index", Index),
+            fingerprint=run.load("fingerprint", Fingerprint),
+            catalogue=catalogue(plan.task),
+            complaint=complaint,
+            on_repair=_booked(run),
+        )
+        run.commit("design", answer.design)
+
+    def _script(self, run: Run, complaint: str) -> None:
+        design, unsafe = run.load("design", Design), run.load("request", Request).unsafe
+        folder = emit(design, run.load("index", Index), run.folder / "code")
+        emitted = (folder / "train.py").read_text()
+
+        def smoke(text: str) -> str:
+            write_atomic(folder / "train.py", text.encode())
+            return training.smoke(run, trusted=text == emitted, unsafe=unsafe)
+
+        answer = self.model_trainer(design=design, script=emitted, smoke=smoke, on_repair=_booked(run))
+        run.commit("script", Script(trusted=not answer.mended))
+
+
+def _booked(run: Run) -> OnRepair:
+    return lambda role, complaint: run.event("repair", role=role, complaint=complaint)
+
+
+def _by_rules(role: Role) -> bool:
+    """Whether the code this role writes comes from the built-in rules, and so from us."""
+    lms = {predictor.lm or dspy.settings.lm for predictor in role.predictors()}
+    return all(isinstance(lm, M3dLM) and lm.is_rules for lm in lms)
