@@ -1,0 +1,306 @@
+"""A script gets what it needs, nothing else, and ends when it should: contained, and without a sandbox."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from m3dspy.errors import DataError, M3Error, NoSandbox, RunFailed
+from m3dspy.workspace import execute, sandbox
+
+pytestmark = pytest.mark.filterwarnings("ignore:No sandbox here")
+contained_only = pytest.mark.skipif(execute.probe().bwrap is None, reason=f"no sandbox: {execute.probe().why}")
+
+
+@pytest.fixture(params=[pytest.param("bwrap", marks=contained_only), "none"])
+def level(request, monkeypatch):
+    """Every promise that does not need walls must hold with and without them."""
+    if request.param == "none":
+        no_walls = execute.Containment("none", why="a test without one")
+        monkeypatch.setattr(execute, "probe", lambda: no_walls)
+    return request.param
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Start the text of a script; `script(text)` is the stream of its lines."""
+
+    def start(text, *arguments, data=None, **options):
+        for folder in ("code", "out"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / "code" / "train.py").write_text(text)
+        settings = {"log": tmp_path / "train.log", "seconds": 20, "trusted": True, "unsafe": False, **options}
+        mounts = {"data": data} if data else {}
+        return execute.stream(tmp_path / "code", "train.py", arguments, out=tmp_path / "out", mounts=mounts, **settings)
+
+    return start
+
+
+def processes(word):
+    """How many processes have `word` on their command line."""
+    lines = [path.read_bytes() for path in map(Path, Path("/proc").glob("[0-9]*/cmdline")) if path.exists()]
+    return sum(word.encode() in line for line in lines)
+
+
+# ------------------------------------------------------------------------------------------------ streaming
+def test_lines_come_while_the_script_still_runs(script, level):
+    with closing(script("import time\nprint('one')\ntime.sleep(10)")) as lines:
+        start = time.monotonic()
+        assert next(lines) == "one"
+        assert time.monotonic() - start < 5
+
+
+def test_names_in_braces_become_the_paths_that_the_script_sees(script, level, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.txt").write_text("seen")
+    text = """
+import sys
+data, out, json = sys.argv[1:]
+open(out + "/b.txt", "w").write(open(data + "/a.txt").read() + json)
+"""
+    assert list(script(text, "{data}", "{out}", '{"lr": 1}', data=tmp_path / "set")) == []
+    assert (tmp_path / "out" / "b.txt").read_text() == 'seen{"lr": 1}'
+
+
+def test_modules_beside_the_script_are_importable_and_the_folder_of_work_is_out(script, level, tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "network.py").write_text("NAME = 'cnn'")
+    assert list(script("import network; open('here', 'w'); print(network.NAME)")) == ["cnn"]
+    assert (tmp_path / "out" / "here").exists()
+
+
+def test_the_log_holds_both_streams_and_only_stdout_is_yielded(script, level, tmp_path):
+    assert list(script("import sys; print('out'); print('err', file=sys.stderr)")) == ["out"]
+    assert sorted((tmp_path / "train.log").read_text().split()) == ["err", "out"]
+
+
+def test_a_long_line_is_cut_and_bytes_that_are_no_text_are_replaced(script, level):
+    long, odd, last = script(
+        "import sys; print('x' * 200_000); sys.stdout.buffer.write(b'\\xff\\n'); print('end', end='')"
+    )
+    assert (len(long), odd, last) == (64 * 1024, "\N{REPLACEMENT CHARACTER}", "end")
+
+
+def test_the_number_of_threads_reaches_the_script(script, level):
+    assert list(script("import os; print(os.environ['OMP_NUM_THREADS'])", threads=3)) == ["3"]
+
+
+# ------------------------------------------------------------------------------------------------ endings
+def test_a_failed_script_is_told_with_its_status_and_last_words(script, level):
+    with pytest.raises(
+        RunFailed, match=r"^train\.py ended with status 1\. Log: .*\n(.*\n)*.*ValueError: no such label"
+    ):
+        list(script("raise ValueError('no such label')"))
+
+
+def test_a_killed_script_is_told_with_its_signal(script, level):
+    with pytest.raises(RunFailed, match=r"^train\.py was killed \(signal 9\); out of memory\?"):
+        list(script("import os; os.kill(os.getpid(), 9)"))
+    with pytest.raises(RunFailed, match=r"^train\.py was killed \(signal 11\)\."):
+        list(script("import os; os.kill(os.getpid(), 11)"))
+
+
+def test_the_time_limit_ends_a_silent_script(script, level):
+    start = time.monotonic()
+    with pytest.raises(RunFailed, match=r"^train\.py was stopped after 0\.5 s \(its limit\)\."):
+        list(script("import time; time.sleep(60)", seconds=0.5))
+    assert time.monotonic() - start < 3
+
+
+def test_a_flood_of_output_is_stopped(script, level, monkeypatch, tmp_path):
+    monkeypatch.setattr(execute, "MOST_OUTPUT", 1 << 20)
+    with pytest.raises(RunFailed, match=r"^train\.py was stopped: it printed more than 1 MB\."):
+        list(script("import sys\nwhile True: sys.stderr.write('x' * 4000)"))
+    assert (tmp_path / "train.log").stat().st_size < 2 << 20
+
+
+GRANDCHILDREN = """
+import os, subprocess, sys, time
+sleeper = [sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]]
+subprocess.Popen(sleeper)
+subprocess.Popen(sleeper, process_group=0)
+print("started", flush=True)
+"""
+
+
+def test_closing_ends_the_script_and_its_grandchildren_at_once(script, level):
+    word = f"closing-{level}-{os.getpid()}"
+    with closing(script(GRANDCHILDREN + "time.sleep(60)", word)) as lines:
+        assert next(lines) == "started"
+        while processes(word) < 3:
+            time.sleep(0.01)
+        start = time.monotonic()
+    assert time.monotonic() - start < 1
+    assert processes(word) == 0
+
+
+def test_what_a_finished_script_left_running_is_ended_too(script, level):
+    word = f"left-{level}-{os.getpid()}"
+    start = time.monotonic()
+    assert list(script(GRANDCHILDREN, word)) == ["started"]
+    assert time.monotonic() - start < 5
+    assert processes(word) == 0
+
+
+def test_the_script_dies_with_the_process_that_runs_it(level, tmp_path):
+    word = f"orphan-{level}-{os.getpid()}"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "train.py").write_text("import time; print('started'); time.sleep(60)")
+    runner = f"""
+import os
+from pathlib import Path
+from m3dspy.workspace import execute
+here = Path({str(tmp_path)!r})
+if {level!r} == "none":
+    execute.probe = lambda: execute.Containment("none", why="test")
+rest = dict(out=here / "out", log=here / "log", seconds=60, trusted=True, unsafe=False)
+lines = execute.stream(here, "train.py", [{word!r}], **rest)
+print(next(lines))
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", runner], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    )
+    assert (done.returncode, processes("never " + word)) == (-9, 0)
+    deadline = time.monotonic() + 3
+    while processes(word) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert processes(word) == 0
+
+
+def test_a_full_disk_is_one_line(script, level):
+    with pytest.raises(M3Error, match=r"^The disk that holds /dev/full is full\. Free some space"):
+        list(script("print('hello')", log=Path("/dev/full")))
+
+
+# ------------------------------------------------------------------------------------------------ permission
+def test_untrusted_code_is_refused_where_nothing_contains_it(script, monkeypatch):
+    monkeypatch.setattr(execute, "probe", lambda: execute.Containment("none", why="bubblewrap needs Linux"))
+    with pytest.raises(NoSandbox, match=r"nothing here can contain it \(bubblewrap needs Linux\)\. .* --unsafe"):
+        next(script("print(1)", trusted=False))
+
+
+def test_uncontained_code_runs_with_one_warning(script, monkeypatch):
+    monkeypatch.setattr(execute, "probe", lambda: execute.Containment("none", why="said once"))
+    with pytest.warns(UserWarning, match=r"No sandbox here \(said once\): m3dspy's own scripts run with your rights"):
+        assert list(script("print(1)", trusted=True)) == ["1"]
+    with pytest.warns(UserWarning, match=r"UNSAFE: no sandbox here \(said once\)\. .* look at the test labels"):
+        assert list(script("print(1)", trusted=False, unsafe=True)) == ["1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(script("print(1)", trusted=True)) == ["1"]
+
+
+def test_the_environment_is_clean(script, level, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    assert list(script("import os; print([v for v in os.environ.values() if 'secret' in v])")) == ["[]"]
+
+
+# ------------------------------------------------------------------------------------------------ walls
+@contained_only
+def test_the_dataset_and_the_code_cannot_be_written_to(script, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.txt").write_text("truth")
+    text = """
+import sys
+for path in (sys.argv[1] + "/a.txt", sys.argv[1] + "/new", sys.argv[2] + "/train.py", "/m3/new", "/usr/new", "/new"):
+    try: open(path, "a")
+    except OSError as error: print(error.strerror)
+"""
+    assert list(script(text, "{data}", "{code}", data=tmp_path / "set")) == ["Read-only file system"] * 6
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["a.txt"]
+
+
+@contained_only
+def test_home_other_processes_and_the_environment_cannot_be_seen(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    beside = tmp_path / "index.json"
+    beside.write_text("labels")
+    text = f"""
+import glob, os
+print(os.path.exists({str(beside)!r}), os.environ["HOME"], sorted(os.listdir("/m3")))
+print(any(b"secret-key" in open(name, "rb").read() for name in glob.glob("/proc/[0-9]*/environ")))
+print(len(glob.glob("/proc/[0-9]*")))
+print(os.path.exists({str(Path.home() / ".bashrc")!r}), os.path.exists("/etc/passwd"))
+"""
+    assert list(script(text)) == ["False /tmp ['code', 'lib', 'out']", "False", "2", "False False"]
+
+
+@contained_only
+def test_the_network_cannot_be_reached(script):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        text = f"import socket; print(socket.socket().connect_ex(('127.0.0.1', {port})))"
+        assert list(script(text)) == ["111"]  # connection refused: its loopback is its own
+
+
+@contained_only
+def test_kernel_settings_cannot_be_changed(script):
+    text = "print(open('/proc/sys/kernel/core_pattern', 'w'))"
+    with pytest.raises(RunFailed, match="Read-only file system"):
+        list(script(text))
+
+
+@contained_only
+def test_hidden_files_read_empty_and_hidden_folders_are_empty(script, tmp_path):
+    root = tmp_path / "set"
+    for name in ("masks/train.png", "masks/test.png", "test/a.png", "test/b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    (root / "link.png").symlink_to("masks/test.png")
+    text = """
+import os, sys
+root = sys.argv[1]
+print([open(f"{root}/{name}").read() for name in ("masks/train.png", "masks/test.png", "link.png")])
+print(os.listdir(f"{root}/test"))
+"""
+    hide = [
+        root / "masks/test.png",
+        root / "test/a.png",
+        root / "test/b.png",
+        root / "gone.png",
+        tmp_path / "elsewhere",
+    ]
+    assert list(script(text, "{data}", data=root, hide=hide)) == ["['masks/train.png', '', '']", "[]"]
+    assert (root / "masks/test.png").read_text() == "masks/test.png"
+
+
+@contained_only
+def test_too_many_hidden_files_are_one_line(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "MOST_HIDDEN", 1)
+    for name in "abc":
+        (tmp_path / f"{name}.png").touch()
+    with pytest.raises(DataError, match=r"^2 files must be hidden from the script .*; at most 1 can be\."):
+        next(script("", data=tmp_path, hide=[tmp_path / "a.png", tmp_path / "b.png"]))
+
+
+@contained_only
+def test_workspace_and_signatures_are_importable_inside_and_programs_are_not(script):
+    text = """
+import m3dspy.workspace.runs, m3dspy.signatures.values, m3dspy.registry
+print(m3dspy.workspace.runs.__file__)
+import m3dspy.programs
+"""
+    lines = script(text)
+    assert next(lines) == "/m3/lib/m3dspy/workspace/runs.py"
+    with pytest.raises(RunFailed, match=r"ModuleNotFoundError: No module named 'm3dspy\.programs'"):
+        list(lines)
+
+
+@contained_only
+@pytest.mark.slow
+def test_torch_trains_inside_with_worker_processes(script):
+    text = """
+import torch
+from torch.utils.data import DataLoader
+if __name__ == "__main__":
+    batches = DataLoader(torch.arange(8.), batch_size=4, num_workers=2)
+    print(sum(batch.sum().item() for batch in batches))
+"""
+    assert list(script(text, seconds=120)) == ["28.0"]

@@ -1,0 +1,249 @@
+"""One run, one folder: `runs/<id>/`, which survives `kill -9` at any instant.
+
+Data first, commit marker last: a file is written beside its place, flushed and renamed; a folder is filled under
+`attempts/` and renamed. What has its final name is therefore whole, and `resume` goes on from there. One process at a
+time holds the run (`Run.lock`); the lock is the kernel's and goes with its holder.
+
+    run = Run.create(request)
+    with run.lock():
+        run.commit("plan", plan)
+        folder = run.attempt("final")                # the only folder a script may write to
+        ...
+        run.adopt(folder / "predictions", "predictions")
+        run.adopt(folder, "model")
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from m3dspy.errors import DataError, M3Error, UsageError
+from m3dspy.signatures.values import Request
+
+T = TypeVar("T")
+HOME = Path("runs")
+
+
+class Run:
+    """A run folder: committed stages, attempts, events and the lock.
+
+    Args: folder: `runs/<id>`.  listen: called with every event, for progress on the screen.
+    """
+
+    def __init__(self, folder: Path, listen: Callable[[dict[str, Any]], None] | None = None):
+        self.folder = folder.resolve()
+        self.listen = listen
+
+    @classmethod
+    def create(cls, request: Request, home: Path = HOME) -> "Run":
+        """A new run named by date, request and four random digits; its folder appears together with `request.json`."""
+        words = re.findall(r"[a-z0-9]+", request.text.lower())
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{'-'.join(words)[:32].strip('-') or 'run'}-{token_hex(2)}"
+        unborn = home / f".{name}"
+        with disk(home):
+            unborn.mkdir(parents=True)
+            Run(unborn).commit("request", request)
+            unborn.rename(home / name)
+        return cls(home / name)
+
+    @classmethod
+    def open(cls, run: str | Path, home: Path = HOME) -> "Run":
+        """The run with this folder or id.
+
+        Raises: UsageError: there is no such run; the message names the nearest.
+        """
+        for folder in (Path(run), home / run):
+            if (folder / "request.json").is_file():
+                return cls(folder)
+        names = sorted((path.parent.name for path in home.glob("[!.]*/request.json")), reverse=True)
+        if not names:
+            raise UsageError(f"No run is called '{run}': {home.resolve()} holds no runs. Start one with `m3dspy run`.")
+        near = (get_close_matches(Path(run).name, names, n=1, cutoff=0.3) or names)[0]
+        raise UsageError(f"No run is called '{run}' in {home.resolve()}. Did you mean '{near}'?")
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    # ------------------------------------------------------------------------------------------------ stages
+    def has(self, name: str) -> bool:
+        """Is the stage committed: does `<name>.json` or the folder `<name>` stand in its place?"""
+        return (self.folder / f"{name}.json").is_file() or (self.folder / name).is_dir()
+
+    def commit(self, name: str, value: object) -> None:
+        """Write a stage's value (anything pydantic can write as JSON) to `<name>.json`, whole or not at all."""
+        text = TypeAdapter(type(value)).dump_json(value, indent=1)
+        write_atomic(self.folder / f"{name}.json", text + b"\n")
+
+    def load(self, name: str, kind: type[T]) -> T:
+        """The committed value of a stage.
+
+        Raises: M3Error: the stage was not reached, or the file does not hold a `kind`.
+        """
+        path = self.folder / f"{name}.json"
+        try:
+            return TypeAdapter(kind).validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise M3Error(f"Run {self.id} has no {name} yet. Go on with: m3dspy resume {self.id}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise DataError(f"{path} was changed or is damaged: {where}: {first['msg']}.") from None
+
+    def drop(self, *names: str) -> None:
+        """Take back committed stages; name the latest first, so that no stage ever stands without its ground."""
+        for name in names:
+            (self.folder / f"{name}.json").unlink(missing_ok=True)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Book a stage's start, and its end and seconds if it ends well."""
+        self.event("stage", name=name, status="start")
+        start = time.monotonic()
+        yield
+        self.event("stage", name=name, status="done", seconds=round(time.monotonic() - start, 3))
+
+    # ------------------------------------------------------------------------------------------------ attempts
+    def attempt(self, name: str, *, resume: bool = False) -> Path:
+        """The folder `attempts/<name>`, which a script may write to: emptied, unless its work is to be resumed."""
+        folder = self.folder / "attempts" / name
+        with disk(folder):
+            if not resume:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def log(self, name: str) -> Path:
+        """Where the output of an attempt's script is kept, out of the script's reach."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def adopt(self, source: Path, name: str) -> Path:
+        """Commit a folder that a script filled, by one rename: `attempts/final` becomes `model`.
+
+        Raises: DataError: it holds a link or a device.
+        """
+        refuse_links(source)
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        _flush(target.parent)
+        return target
+
+    # ------------------------------------------------------------------------------------------------ events
+    def event(self, kind: str, **data: object) -> None:
+        """Append one line to `events.jsonl`; only the holder of the lock writes."""
+        record = {"time": round(time.time(), 3), "kind": kind, **data}
+        with disk(self.folder):
+            file = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(file, json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            finally:
+                os.close(file)
+        if self.listen:
+            self.listen(record)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Every event so far, oldest first; a line that a crash tore is left out."""
+        path = self.folder / "events.jsonl"
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+
+    # ------------------------------------------------------------------------------------------------ lock
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; what a killed holder left half-written is cleaned up first.
+
+        Raises: M3Error: another process holds it; the message names the process.
+        """
+        lock = FileLock(self.folder / "run.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            holder = (self.folder / "run.lock").read_text().strip() or "unknown"
+            raise M3Error(f"Run {self.id} is at work elsewhere (process {holder}). Wait for it, or end it.") from None
+        try:
+            with disk(self.folder):
+                (self.folder / "run.lock").write_text(f"{os.getpid()}\n")
+                for leftover in self.folder.glob("*.tmp"):
+                    leftover.unlink()
+                heal(self.folder / "events.jsonl")
+            yield
+        finally:
+            lock.release()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that after a crash there is the old file or the new one, never a part."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with disk(path):
+        try:
+            with new.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        _flush(path.parent)
+
+
+def heal(journal: Path) -> None:
+    """Cut off a last line that a crash tore, so that the next line does not run into it."""
+    if not journal.is_file() or journal.stat().st_size == 0:
+        return
+    with journal.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            os.fsync(file.fileno())
+
+
+def refuse_links(folder: Path) -> None:
+    """Accept a folder that a script filled only if it holds plain files and folders: a link could lead anywhere.
+
+    Raises: DataError: naming the first other thing.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise DataError(f"The script left {path}, which is a link or a device. Only plain files are accepted.")
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Turn a full disk into one line that says which."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise M3Error(f"The disk that holds {path} is full. Free some space, then resume the run.") from None
+        raise
+
+
+def _flush(folder: Path) -> None:
+    """Make a rename in this folder last."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,218 @@
+"""The emitted script at work: its search space, smoke run, training and predictions, all behind the sandbox's walls.
+
+What the script says of itself, its scores included, are claims: they steer tuning, and no grade is made of them. Test
+labels are never mounted: the index comes without them, test masks and label tables are covered.
+"""
+
+import json
+import math
+import os
+import shutil
+import stat
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from m3dspy.errors import RunFailed
+from m3dspy.signatures.values import Design, Fingerprint, Index, Item, Plan, Request
+from m3dspy.workspace import execute
+from m3dspy.workspace.runs import Run, disk, refuse_links, write_atomic
+
+SCRIPT = "train.py"
+SMOKE_SECONDS = 600.0  # one step on four cases
+SMOKE_LINES = 20
+LARGEST_RESULT = 16 << 20
+
+
+def space(run: Run, *, trusted: bool, unsafe: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    """What `train.py --space` prints: setting -> its distribution as Optuna's JSON text, and setting -> its default.
+
+    Raises: RunFailed: the script ended badly or printed something else.
+    """
+    lines = _lines(run, "space", ["--space"], out=run.attempt("space"), trusted=trusted, unsafe=unsafe)
+    last = deque(lines, maxlen=1)
+    try:
+        said = json.loads(last[0])
+        distributions, defaults = said["space"], said["defaults"]
+        if all(isinstance(text, str) for text in distributions.values()) and set(distributions) <= set(defaults):
+            return distributions, {name: defaults[name] for name in distributions}
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise RunFailed(
+        f'{SCRIPT} --space must print {{"space": {{name: distribution}}, "defaults": {{name: value}}}} as one line.',
+        run.log("space"),
+    )
+
+
+def smoke(run: Run, *, trusted: bool, unsafe: bool) -> str:
+    """Let the script take one step; the last lines it printed.
+
+    Raises: RunFailed.
+    """
+    run.log("smoke").unlink(missing_ok=True)
+    out = run.attempt("smoke")
+    deque(_training_lines(run, "smoke", ["--smoke"], out, True, SMOKE_SECONDS, trusted, unsafe), maxlen=0)
+    return "\n".join(run.log("smoke").read_text(errors="replace").splitlines()[-SMOKE_LINES:])
+
+
+def epochs(
+    run: Run,
+    name: str,
+    settings: Mapping[str, object],
+    *,
+    resume: bool,
+    trusted: bool,
+    unsafe: bool,
+    test: bool = True,
+) -> Generator[dict[str, Any], None, None]:
+    """Train in `attempts/<name>`; yields {"epoch", "loss", "score"} as each ends. Closing it ends the script at once.
+
+    Args:
+        settings: setting -> value, over those of the script; the seed is the request's.
+        resume: go on from the checkpoint in the folder; epochs already trained come again first.
+        test: whether the test cases are to be answered at the end.
+
+    Raises: RunFailed.
+    """
+    out = run.attempt(name, resume=resume)
+    settings = {"seed": run.load("request", Request).seed, **settings}
+    total = settings.get("epochs") or run.load("design", Design).epochs
+    told = {event.get("epoch") for event in run.events() if resume and event.get("attempt") == name}
+    arguments = ["--set", *(f"{key}={_spelled(value)}" for key, value in settings.items())]
+    if resume:
+        arguments.append("--resume")
+    with closing(_training_lines(run, name, arguments, out, test, None, trusted, unsafe)) as lines:
+        for line in lines:
+            if epoch := _epoch(line):
+                if epoch["epoch"] not in told:
+                    run.event("epoch", attempt=name, epochs=total, **epoch)
+                yield epoch
+
+
+def fit(
+    run: Run, name: str, settings: Mapping[str, object], *, resume: bool, trusted: bool, unsafe: bool
+) -> dict[str, Any]:
+    """Train to the end; `result.json`. The folder then holds the model, and `predictions/` of the test cases.
+
+    The control is `fit(run, "control", {**settings, "shuffled": True}, ...)`.
+
+    Raises: RunFailed: also when it left no valid result.
+    """
+    deque(epochs(run, name, settings, resume=resume, trusted=trusted, unsafe=unsafe), maxlen=0)
+    return _result(run.attempt(name, resume=True) / "result.json", run.log(name))
+
+
+def predict(run: Run, items: Sequence[Item], root: Path, out: Path, *, trusted: bool, unsafe: bool) -> None:
+    """Apply the run's model to images below `root`; the predictions appear in `out`.
+
+    Raises: RunFailed: also when a case could not be answered; the log names it.
+    """
+    with TemporaryDirectory(prefix="m3dspy-predict-") as scratch:
+        answers, listed = Path(scratch, "out"), Path(scratch, "items.json")
+        answers.mkdir()
+        listed.write_text(json.dumps([item.model_dump(mode="json", include={"id", "image"}) for item in items]))
+        lines = _lines(
+            run,
+            "predict",
+            ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}"],
+            out=answers,
+            mounts={"items": listed, "data": root, "model": run.folder / "model"},
+            trusted=trusted,
+            unsafe=unsafe,
+        )
+        try:
+            deque(lines, maxlen=0)
+        finally:  # a case that cannot be answered does not cost the others
+            refuse_links(answers)
+            with disk(out):
+                shutil.copytree(answers, out, dirs_exist_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------ the script's world
+def _training_lines(
+    run: Run,
+    name: str,
+    arguments: Sequence[str],
+    out: Path,
+    test: bool,
+    seconds: float | None,
+    trusted: bool,
+    unsafe: bool,
+) -> Generator[str, None, None]:
+    """The lines of a training run, with the index and the dataset as a script may see them."""
+    root, index = Path(run.load("request", Request).data), run.load("index", Index)
+    public = index.without_test_labels() if test else index.model_copy(update={"test": ()})
+    shown = run.folder / ("public_index.json" if test else "tuning_index.json")
+    write_atomic(shown, public.model_dump_json(indent=1).encode())
+    return _lines(
+        run,
+        name,
+        ["--index", "{index}", "--data", "{data}", "--out", "{out}", *arguments],
+        out=out,
+        mounts={"index": shown, "data": root},
+        hide=_secrets(run, root, index),
+        seconds=seconds,
+        trusted=trusted,
+        unsafe=unsafe,
+    )
+
+
+def _lines(
+    run: Run, name: str, arguments: Sequence[str], *, out: Path, seconds: float | None = None, **how: Any
+) -> Generator[str, None, None]:
+    return execute.stream(run.folder / "code", SCRIPT, arguments, out=out, log=run.log(name), seconds=seconds, **how)
+
+
+def _secrets(run: Run, root: Path, index: Index) -> list[Path]:
+    """Files of the dataset that tell the labels of test cases, and the runs if they lie in it."""
+    if index.task == "segmentation":
+        labels = [item.label for item in index.test if isinstance(item.label, str)]
+    else:
+        labels = [table.path for table in run.load("fingerprint", Fingerprint).tables]
+        source = run.load("plan", Plan).source
+        if source.kind in ("table", "json"):
+            labels.append(source.path)
+    home = run.folder.parent
+    return [*(root / label for label in labels), run.folder if home == root.resolve() else home]
+
+
+def _spelled(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# ------------------------------------------------------------------------------------------------ the script's claims
+def _epoch(line: str) -> dict[str, Any] | None:
+    """The line as an epoch, if it is one."""
+    if not line.startswith("{"):
+        return None
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    loss, score, epoch = said.get("loss"), said.get("score"), said.get("epoch")
+    if type(epoch) is int and epoch >= 0 and _finite(loss) and _finite(score):
+        return {"epoch": epoch, "loss": float(loss), "score": float(score)}
+    return None
+
+
+def _result(path: Path, log: Path) -> dict[str, Any]:
+    """A result.json that a script left; nothing but a plain file of sane size is opened."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(file, "rb") as opened:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_RESULT:
+                raise ValueError
+            result = json.load(opened)
+        if _finite(result["score"]) and type(result["epoch"]) is int:
+            return result
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise RunFailed(f'{SCRIPT} left no valid result.json, {{"score": 0.83, "epoch": 3, ...}}.', log)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
