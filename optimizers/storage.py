@@ -1,0 +1,36 @@
+"""Optuna's journal, made to survive `kill -9` of whoever writes it.
+
+Optuna's own locks are files, which a killed holder leaves behind; and a last line that it tore ruins the journal at the
+next append. Here the kernel holds the lock, and whoever gets it cuts off a torn line first.
+"""
+
+from pathlib import Path
+
+from filelock import FileLock
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from m3dspy.workspace.runs import heal
+
+
+class HealingLock(JournalFileOpenLock):
+    """A kernel lock on `<journal>.lock` under which the journal always ends with a whole line."""
+
+    def __init__(self, journal: Path):
+        self.journal = journal
+        self.lock = FileLock(f"{journal}.lock")
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        heal(self.journal)
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def journal_storage(path: Path) -> JournalStorage:
+    """A storage for Optuna studies in one file; the folder is made if need be."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path), HealingLock(path)))
