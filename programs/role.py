@@ -13,7 +13,7 @@ from m3dspy.signatures.repair import Repair
 from m3dspy.workspace.patterns import masked
 
 T = TypeVar("T")
-_CASE_NAME = re.compile(r"\b(?=\w*[A-Za-z_])(?=(?:\w*?\d){3})\w+")  # words and three digits or more: scan_001, 116_S_61
+_CASE_NAME = re.compile(r"\b(?=\w*[A-Za-z_])(?=(?:\w*?\d){3})\w+")  # three digits and a letter: scan_001, 116_S_61
 OnRepair = Callable[[str, str], None]
 
 
@@ -47,8 +47,7 @@ class Role(dspy.Module):
         show: Callable[[dspy.Prediction], str],
         act: Callable[[dspy.Prediction], T],
         complaint: str = "",
-        on_repair: _CASE_NAME = re.compile(r"\b(?=\w*[A-Za-z_])(?=(?:\w*?\d){3})\w+")  # words and three digits or more: scan_001, 116_S_61
-OnRepair = lambda role, complaint: None,
+        on_repair: OnRepair = lambda role, complaint: None,
     ) -> T:
         """Ask, then act on the answer; while acting fails, find out why and ask again.
 
