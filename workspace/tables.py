@@ -1,0 +1,200 @@
+"""Tables as plain strings: CSV and TSV, the first sheet of an XLSX, and JSON lists of records.
+
+    columns, rows = read_table(path)        # rows: one dict a row, column -> cell, "" where nothing stands
+
+Cells stay text, as a person would read them in a spreadsheet: no type is guessed, and nothing is computed.
+"""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from m3dspy.errors import DataError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".json")
+MAX_BYTES = 512 << 20
+MAX_ROWS = 2_000_000
+Table = tuple[list[str], list[dict[str, str]]]
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_LOOSE_END = re.compile(
+    rf"({_STRING})|,\s*(?:\.\.\.\s*)?(?=[\]}}])", re.DOTALL
+)  # "a comma, or a comma and ...", then ]
+
+
+def read_table(path: Path) -> Table:
+    """Column names and rows of a table file.
+
+    An empty column name becomes "column 3" by its place, a repeated one "label (2)". Blank lines are skipped.
+
+    Raises: DataError: the file or one of its lines cannot be read; the line is named.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no table {path.name}.")
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path.name} is larger than {MAX_BYTES >> 20} MB; cut it down to the columns that matter.")
+    match path.suffix.lower():
+        case ".csv" | ".tsv":
+            return _table(path, _csv_lines(path))
+        case ".xlsx":
+            return _table(path, _sheet_lines(path))
+        case ".json":
+            return _records(path)
+    raise DataError(f"{path.name} is no table that is known; save it as one of: {', '.join(TABLE_SUFFIXES)}.")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, also one with // comments, a comma too many, or "..." for what was left out.
+
+    Raises: DataError: the file cannot be read; the line is named.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path.name}.")
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
+    text = _text(path)
+    try:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            plain = _COMMENT.sub(lambda found: found[1] or "\n" * found[0].count("\n"), text)
+            return json.loads(_LOOSE_END.sub(lambda found: found[1] or "\n" * found[0].count("\n"), plain))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path.name} line {error.lineno}: is not JSON: {error.msg}.") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path.name}: is not JSON that can be read: {error}.") from error
+
+
+# ------------------------------------------------------------------------------------------------ lines to tables
+def _table(path: Path, lines: Iterable[tuple[int, list[str]]]) -> Table:
+    """From numbered lines of cells, the first of which names the columns."""
+    columns: list[str] = []
+    rows: list[dict[str, str]] = []
+    for number, cells in lines:
+        if not columns:
+            columns = _distinct(cells)
+            continue
+        if len(cells) != len(columns):
+            raise DataError(
+                f"{path.name} line {number}: has {len(cells)} cells, the header has {len(columns)}; "
+                "check its commas and quotes."
+            )
+        if len(rows) == MAX_ROWS:
+            raise DataError(f"{path.name} has more than {MAX_ROWS:,} rows; cut it down to the images at hand.")
+        rows.append(dict(zip(columns, cells, strict=True)))
+    if not columns:
+        raise DataError(f"{path.name} is empty; a table begins with a line of column names.")
+    return columns, rows
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """
+    >>> _distinct(["id", "", "label", "label"])
+    ['id', 'column 2', 'label', 'label (2)']
+    """
+    columns: list[str] = []
+    for place, name in enumerate(names, start=1):
+        wanted = name = " ".join(name.split()) or f"column {place}"
+        again = 1
+        while wanted in columns:
+            again += 1
+            wanted = f"{name} ({again})"
+        columns.append(wanted)
+    return columns
+
+
+# ------------------------------------------------------------------------------------------------ CSV
+def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            wrong = "a quote opens here and is not closed" if "unexpected end" in str(error) else str(error)
+            raise DataError(f"{path.name} line {number}: {wrong}; check its quotes.") from error
+        if any(cells):
+            yield number, cells
+
+
+def _delimiter(text: str) -> str:
+    """The one that cuts the header into most columns; a comma where there is only one column."""
+    start = text[: csv.field_size_limit() // 2]
+    return max(",;\t|", key=lambda mark: len(next(csv.reader(io.StringIO(start, newline=""), delimiter=mark), [])))
+
+
+def _text(path: Path) -> str:
+    """UTF-16 where the file says so, else UTF-8, else what Windows calls Latin-1."""
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ("utf-16",)
+    else:
+        encodings = ("utf-8-sig", "cp1252")
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if odd := re.search(r"[\x00-\x08\x0e-\x1f]", text):
+            line = text.count("\n", 0, odd.start()) + 1
+            raise DataError(f"{path.name} line {line}: holds the byte {ord(odd[0])}, which no text has; save it anew.")
+        return text
+    raise DataError(f"{path.name} is not text in UTF-8, UTF-16 or Latin-1; save it as UTF-8.")
+
+
+# ------------------------------------------------------------------------------------------------ XLSX
+def _sheet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows of the first sheet, cut or filled to the width of its header."""
+    from openpyxl import load_workbook
+
+    width = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise DataError(f"{path.name} unpacks to more than {MAX_BYTES >> 20} MB.")
+        sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
+        for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+            cells = [_cell(value) for value in row]
+            while len(cells) > width and not cells[-1]:
+                cells.pop()
+            if cells and any(cells):
+                width = width or len(cells)
+                yield number, cells + [""] * (width - len(cells))
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path.name} is no Excel workbook that can be read: {error}.") from error
+
+
+def _cell(value: Any) -> str:
+    """As a spreadsheet shows it: 3 rather than 3.0."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+def _records(path: Path) -> Table:
+    """A list of records; a value that is itself a list or record stays JSON."""
+    records = read_json(path)
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise DataError(f"{path.name} is no table: it is not a list of records, [{{...}}, {{...}}].")
+    if len(records) > MAX_ROWS:
+        raise DataError(f"{path.name} has more than {MAX_ROWS:,} rows; cut it down to the images at hand.")
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    return columns, [{name: _json_cell(record.get(name)) for name in columns} for record in records]
+
+
+def _json_cell(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else _cell(value)
