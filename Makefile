@@ -1,0 +1,29 @@
+# make demo: train, tune, grade and report on made-up data.   make test: every quick test.   make lint.   make clean.
+# The first of them sets up .venv with the first Python 3.11 or newer that can; another one: make test PYTHON=/path/to/python3
+SHELL := /bin/bash
+PYTHON ?= $(shell for python in python3 python3.{13,12,11}; do \
+	  $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	.venv/bin/m3dspy demo
+
+test: .venv/installed
+	.venv/bin/pytest -q -n auto
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "m3dspy needs Python 3.11 or newer with venv; none was found. On Debian: apt install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	.venv/bin/python -m pip install --quiet -e '.[dev]'
+	touch $@

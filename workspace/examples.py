@@ -1,0 +1,181 @@
+"""Test cases as pictures: the image with truth and answer, upright and windowed as a radiologist expects it."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from m3dspy.signatures.values import Design, Index, Item
+from m3dspy.workspace.figures import Tile
+
+LONGEST_SIDE = 512  # pixels of a picture before it is drawn
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A case laid out as on a light box: `voxels[:, :, k]` is the k-th picture, rows downwards, columns to the right.
+
+    voxels: (rows, columns, slices) or (rows, columns, slices, channels).   aspect: height of a pixel over its width.
+    left:   what lies to the left: "R" (the patient's right, radiological convention), "A", or "" where unknown.
+    plane:  "axial", "coronal", "sagittal", or "" where unknown.
+    """
+
+    voxels: np.ndarray
+    aspect: float = 1.0
+    left: str = ""
+    plane: str = ""
+
+
+def lay(voxels: np.ndarray, affine: np.ndarray | None, dims: int, slices: bool = False) -> Stack:
+    """Turn an image or mask, as `sources.read` gives it, into pictures.
+
+    With an affine: across the coarsest axis if that is 1.5 times coarser than the finest (the plane of acquisition),
+    else axially. Without one: pictures and `slices` of a volume are shown as stored; another volume is taken to be
+    (x, y, z), or (slices, rows, columns) where its first axis is the shortest.
+
+    Args: dims: of one case, 2 or 3.   slices: the volume was read from one file a slice.
+    """
+    if affine is None:
+        if dims == 2:
+            return Stack(voxels[:, :, None])
+        if slices:
+            return Stack(voxels)
+        first = voxels.shape[0] < min(voxels.shape[1:3])
+        return Stack(np.moveaxis(voxels, 0, 2) if first else np.rot90(voxels))
+
+    from nibabel import orientations
+
+    while voxels.ndim < 3:
+        voxels = voxels[..., None]
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPI"))
+    upright = orientations.apply_orientation(voxels, turn)  # axes now run to the left, to the back, to the feet
+    spacing = np.linalg.norm(affine[:3, :3], axis=0).round(3)[np.argsort(turn[:, 0])]
+    if 1 in upright.shape[:3]:
+        across = upright.shape.index(1)
+    else:
+        across = int(spacing.argmax()) if spacing.max() > 1.5 * spacing.min() else 2
+    columns, rows = (axis for axis in range(3) if axis != across)
+    return Stack(
+        np.moveaxis(upright, (rows, columns, across), (0, 1, 2)),
+        float(spacing[rows] / spacing[columns]),
+        left="A" if across == 0 else "R",
+        plane=("sagittal", "coronal", "axial")[across],
+    )
+
+
+def picture(plane: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
+    """One slice in [0, 1]: colours as they are, greys over `window` or else the 0.5th to 99.5th percentile.
+
+    Args: plane: (H, W) or (H, W, channels); three channels of 8 bits are colours, of others the first is shown.
+    """
+    if plane.ndim == 3 and plane.shape[2] == 3 and plane.dtype == np.uint8:
+        return plane / 255
+    grey = (plane[..., 0] if plane.ndim == 3 else plane).astype(np.float32)
+    grey = np.nan_to_num(grey, nan=0, posinf=0, neginf=0)
+    low, high = window or np.percentile(grey, (0.5, 99.5))
+    return np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+
+
+def choose(index: Index, worst: Sequence[str], count: int) -> tuple[list[Item], list[Item]]:
+    """The `count` worst test cases, and as many others spread evenly over the test list."""
+    known = {item.id: item for item in index.test}
+    bad = [known[name] for name in worst if name in known]
+    shown = bad[:count]
+    others = [item for item in index.test if item not in bad] or bad[count:]
+    places = np.linspace(0, len(others) - 1, min(count, len(others))).round().astype(int)
+    return shown, [others[place] for place in places]
+
+
+def answers(predictions: Path) -> dict[str, dict[str, str]]:
+    """The rows of `predictions.csv` by case id; none where there is no such file."""
+    path = predictions / "predictions.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def classified(item: Item, index: Index, design: Design, root: Path, answer: Mapping[str, str] | None) -> Tile:
+    """A classified case at its middle slice, with the true class, the most probable class and its probability.
+
+    Raises: OSError, ValueError: the image cannot be read.
+    """
+    image = lay(*_read(item, root), design.dims, slices=_sliced(item))
+    truth = item.label if isinstance(item.label, tuple) else (item.label or "",)
+    said, good = "no prediction", False
+    if answer:
+        chances = {label: float(answer[label]) for label in index.labels}
+        best = max(chances, key=lambda label: chances[label])
+        said, good = f"{best} {chances[best]:.2f}", best in truth
+    caption = f"{', '.join(truth) or 'none'} → {said}"
+    return _tile(item, caption, image, image.voxels.shape[2] // 2, design, good=good)
+
+
+def segmented(item: Item, index: Index, design: Design, root: Path, predictions: Path | None) -> Tile:
+    """A segmented case at the slice that shows the true structures best, or the answer's where there are none.
+
+    Args:   predictions: the folder of predicted masks; None: this case has none.
+    Raises: OSError, ValueError: the image or a mask cannot be read.
+    """
+    voxels, affine = _read(item, root)
+    image = lay(voxels, affine, design.dims, slices=_sliced(item))
+
+    def mask(path: Path) -> np.ndarray:
+        from m3dspy.workspace import sources
+
+        marked, own = sources.read(path)
+        own = affine if affine is None or own is None else own  # a file may tell less, or more, than the image's
+        laid = lay(marked, own, design.dims, slices=_sliced(item)).voxels
+        laid = laid[..., 0] if laid.ndim == 4 else laid
+        if laid.shape != image.voxels.shape[:3]:
+            raise ValueError(f"{path.name}: is {laid.shape} as a mask, the image is {image.voxels.shape[:3]}")
+        return laid
+
+    truth = mask(root / str(item.label))
+    answer = np.zeros_like(truth)
+    if predictions:
+        volume = predictions / f"{item.id}.nii.gz"
+        answer = mask(volume if volume.is_file() else predictions / f"{item.id}.png")
+    slices = image.voxels.shape[2]
+    shares = (_shares(mask, index.values) for mask in (truth, answer))
+    place = next((int(share.argmax()) for share in shares if share.any()), slices // 2)
+    where = f"{image.plane} slice {place + 1} of {slices}".strip() if slices > 1 else ""
+    caption = where if predictions else f"{where}, no prediction".lstrip(", ")
+    return _tile(item, caption, image, place, design, truth=truth, answer=answer)
+
+
+def _shares(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
+    """What part of the structures lies in each slice; each structure counts alike, so that small ones are seen."""
+    beyond = max(values) + 1
+    planes = (np.clip(mask[:, :, place], 0, beyond).astype(np.intp) for place in range(mask.shape[2]))
+    counts = np.stack([np.bincount(plane.ravel(), minlength=beyond + 1)[list(values)] for plane in planes])
+    return (counts / np.maximum(counts.sum(axis=0), 1)).sum(axis=1)
+
+
+def _sliced(item: Item) -> bool:
+    """Is the case made of pictures, so that rows and columns are known?"""
+    from m3dspy.workspace import sources
+
+    return isinstance(item.image, tuple) or sources.source_of(item.image) == "raster"
+
+
+def _read(item: Item, root: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    from m3dspy.workspace import sources
+
+    return sources.read([root / name for name in item.image] if isinstance(item.image, tuple) else root / item.image)
+
+
+def _tile(
+    item: Item, caption: str, image: Stack, place: int, design: Design, good=None, truth=None, answer=None
+) -> Tile:
+    step = ceil(max(image.voxels.shape[:2]) / LONGEST_SIDE)
+
+    def cut(voxels: np.ndarray) -> np.ndarray:
+        return voxels[::step, ::step, place]
+
+    masks = {name: cut(mask) for name, mask in (("truth", truth), ("answer", answer)) if mask is not None}
+    shown = picture(cut(image.voxels), design.window)
+    return Tile(shown, item.id, caption, image.aspect, image.left, good=good, **masks)

@@ -1,0 +1,448 @@
+"""A finished run in plain words: `report.md` and its figures, for the researcher who has to judge the model.
+
+Everything is read from what the run committed; no model is loaded. What a run does not have (tuning off, no control, a
+stage that was not reached) is said in words.
+"""
+
+import json
+import platform
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+
+from m3dspy.signatures.values import (
+    SPLITS,
+    Design,
+    Fingerprint,
+    Index,
+    Outcome,
+    PatientKey,
+    Plan,
+    Request,
+    Score,
+    Tuned,
+)
+from m3dspy.workspace import examples, figures
+from m3dspy.workspace.prose import fenced, table, text
+from m3dspy.workspace.runs import Run, write_atomic
+
+TRIALS_SHOWN = 30
+EXAMPLES = 3  # of the worst cases, and as many others
+PACKAGES = ("m3dspy", "torch", "monai", "lightning", "optuna", "dspy", "numpy", "nibabel", "pydicom")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run committed; None for a stage that was not reached."""
+
+    folder: Path
+    events: list[dict]
+    request: Request
+    outcome: Outcome
+    fingerprint: Fingerprint | None
+    plan: Plan | None
+    index: Index | None
+    design: Design | None
+    tuned: Tuned | None
+
+    @property
+    def figures(self) -> Path:
+        return self.folder / "figures"
+
+
+def report(run_folder: Path) -> Path:
+    """Write `report.md` and `figures/*.png` into the folder of a run that has ended.
+
+    Returns: the path of `report.md`, which is written last and whole.
+    Raises:  M3Error: the run has no outcome yet, or one of its files is damaged.
+    """
+    run = Run(run_folder)
+
+    def reached(name, kind):
+        return run.load(name, kind) if run.has(name) else None
+
+    finished = Finished(
+        run.folder,
+        list(run.events()),
+        run.load("request", Request),
+        run.load("outcome", Outcome),
+        reached("fingerprint", Fingerprint),
+        reached("plan", Plan),
+        reached("index", Index),
+        reached("design", Design),
+        reached("tuned", Tuned),
+    )
+    sections = (_head, _outcome, _plan, _data, _design, _training, _tuning, _results, _examples, _way, _ledger, _again)
+    lines = [line for section in (*sections, _limits) for line in (*section(finished), "")]
+    path = run.folder / "report.md"
+    write_atomic(path, "\n".join(lines).encode())
+    return path
+
+
+def _figure(name: str, about: str) -> list[str]:
+    return [f"![{about}](figures/{name}.png)", ""]
+
+
+def _score(score: Score | None) -> str:
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})" if score else "not measured"
+
+
+def _size(values: Iterable[float]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "not known"
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_setting, value)) or "none"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _head(run: Finished) -> list[str]:
+    lines = [f"# {text(run.plan.goal if run.plan else run.request.text)}", ""]
+    lines += ["**For research use only. Not a medical device.**", ""]
+    if run.outcome.phantom:
+        lines += [
+            "> **PHANTOM DATA.** The images are made up. The scores show that the pipeline works; they say nothing "
+            "about patients.",
+            "",
+        ]
+    return [*lines, "## Request", "", f"> {text(run.request.text)}"]
+
+
+def _outcome(run: Finished) -> list[str]:
+    outcome, grade, lines = run.outcome, run.outcome.grade, ["## Outcome", ""]
+    if outcome.status != "done":
+        happened = {"refused": "The request was refused", "failed": "The run failed"}[outcome.status]
+        return [*lines, f"{happened}: {text(outcome.reason) or 'no reason was recorded.'}"]
+    if not grade:
+        return [*lines, "A model was trained, but it was not graded: no score can be given."]
+    mark = " (phantom)" if outcome.phantom else ""
+    control = f"; the same pipeline trained on shuffled labels reaches {_score(grade.control)}" if grade.control else ""
+    lines += [
+        f"On {grade.cases} test cases of {grade.patients} patients the model reached a **{text(grade.metric)} of "
+        f"{_score(grade.score)}{mark}**. The trivial answer reaches {_score(grade.floor)}{control}. In brackets: 95 % "
+        "intervals, by bootstrap over patients.",
+        "",
+        f"- S1, a valid model and a well-formed prediction for every test case: **{_passed(grade.s1)}**",
+        f"- S2, better than the trivial answer and than the control: **{_passed(grade.s2)}**",
+    ]
+    if not grade.control:
+        lines.append("- No control was trained on shuffled labels: S2 rests on the trivial answer alone.")
+    if grade.above_oracle:
+        lines.append("- **LEAK: the score is above what this phantom allows. Do not trust this model.**")
+    if grade.missing:
+        some = text(", ".join(grade.missing[:20])) + (", ..." if len(grade.missing) > 20 else "")
+        lines.append(f"- Test cases without a usable prediction, which count as 0: {len(grade.missing)} ({some})")
+    if not outcome.contained:
+        lines.append("- The scripts of this run were **not** contained by a sandbox.")
+    return lines
+
+
+def _passed(success: bool) -> str:
+    return "passed" if success else "not passed"
+
+
+def _plan(run: Finished) -> list[str]:
+    if not (plan := run.plan):
+        return ["## Plan", "", "No plan was made."]
+    caps = [f"{n} {name}" for name, n in (("training", plan.caps.training), ("test", plan.caps.test)) if n]
+    rows = [
+        ("task", f"{plan.task}, {plan.dims}D, {plan.modality}"),
+        ("labels", ", ".join(plan.labels) + (" (left and right are told apart)" if plan.sided else "")),
+        ("images", plan.images),
+        ("labels come from", " ".join(filter(None, (plan.source.kind, plan.source.path, plan.source.column)))),
+        ("patients come from", _patients(plan.patient)),
+        ("described by", f"the card {plan.card}" if plan.card else "no card, only the folder itself"),
+        ("at most", f"{' and '.join(caps)} images" if caps else "all images"),
+    ]
+    return ["## Plan", "", *table(("", ""), rows)]
+
+
+def _patients(key: PatientKey | None) -> str:
+    if key is None:
+        return "nothing says it: images that look alike count as one patient"
+    if key.where == "column":
+        return f"column {key.column} of {key.table}"
+    return f"the {key.where}, by {key.part}"
+
+
+def _data(run: Finished) -> list[str]:
+    lines = ["## Data", ""]
+    if found := run.fingerprint:
+        lines += [f"{found.files} files, {found.megabytes:.0f} MB: {text(_counts(found.formats))}.", ""]
+        rows = (
+            (
+                group.pattern,
+                f"{group.count} slice folders" if group.slices else group.count,
+                group.format,
+                _size(group.shape.median) + (f", {group.channels} channels" if group.channels > 1 else ""),
+                _size(group.spacing.median) if group.spacing else "not given",
+                _counts(group.orientations),
+                _counts(group.units),
+            )
+            for group in found.groups
+        )
+        lines += table(("images", "count", "format", "median size", "spacing (mm)", "orientation", "units"), rows)
+        lines += [f"- Warning: {text(warning)}" for warning in found.warnings] or ["The folder gave no warnings."]
+        lines.append("")
+    if not (index := run.index):
+        return [*lines, "The cases were not split."]
+    classes = index.labels if index.task == "classification" else ()
+    rows = []
+    for split in SPLITS:
+        items = index.items(split)
+        labels = [item.label if isinstance(item.label, tuple) else (item.label,) for item in items]
+        patients = len({item.patient for item in items})
+        rows.append((split, len(items), patients, *(sum(name in given for given in labels) for name in classes)))
+    lines += [
+        "No patient is in two of these parts. The model was chosen on the validation cases; it never saw the labels"
+    ]
+    return [*lines, "of the test cases.", "", *table(("", "cases", "patients", *classes), rows)]
+
+
+def _design(run: Finished) -> list[str]:
+    if not (design := run.design):
+        return ["## Design", "", "No design was made."]
+    shown = design.model_dump(exclude={"space", "why"}, exclude_none=True)
+    rows = ((name, _setting(value)) for name, value in shown.items())
+    lines = ["## Design", "", text(design.why), "", *table(("setting", "value"), rows)]
+    if not (run.folder / "code" / "train.py").is_file():
+        return [*lines, "No script was written."]
+
+    from m3dspy.workspace import emit
+
+    lines += [f"`code/train.py` differs from the template {text(design.template)} in these lines only:", ""]
+    return lines + fenced(emit.diff(run.folder / "code"), "diff")
+
+
+class Epoch(BaseModel):
+    """One line of the history in `model/result.json`: a claim of the script."""
+
+    epoch: int
+    loss: FiniteFloat
+    score: FiniteFloat
+
+
+class History(BaseModel):
+    history: list[Epoch] = Field(min_length=1)
+
+
+def _training(run: Finished) -> list[str]:
+    lines, result = ["## Training", ""], run.folder / "model" / "result.json"
+    if not result.is_file():
+        return [*lines, "No training was finished."]
+    try:
+        epochs = History.model_validate_json(result.read_bytes()).history
+    except ValidationError:
+        return [*lines, "The script left no record of its epochs that can be read."]
+    figures.learning_curve([epoch.model_dump() for epoch in epochs], run.figures / "learning_curve.png")
+    best = max(epochs, key=lambda epoch: epoch.score)
+    lines.append(
+        f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {best.epoch}"
+    )
+    lines += [f"is the best on the validation cases ({best.score:.3f}) and was kept.", ""]
+    return lines + _figure("learning_curve", "Loss and validation score by epoch")
+
+
+def _tuning(run: Finished) -> list[str]:
+    lines = ["## Tuning", ""]
+    if not (run.tuned and run.tuned.trials):
+        return [*lines, "Tuning was off: the model was trained with the settings of the design."]
+    tried = run.tuned.trials
+    ranked = sorted(tried, key=lambda trial: -1 if trial.score is None else trial.score, reverse=True)
+    best = next((trial for trial in ranked if trial.state == "complete"), None)
+    lines.append(f"Optuna tried {len(tried)} settings, judged on the validation cases.")
+    lines += [
+        f"Trial {best.number} was the best." if best else "No trial was completed: the design's settings were kept."
+    ]
+    figures.trials(tried, run.figures / "trials.png")
+    lines += ["", *_figure("trials", "Validation score by trial, pruned trials marked")]
+    names = sorted({name for trial in tried for name in trial.settings})
+    rows = (
+        (
+            trial.number,
+            trial.state,
+            "none" if trial.score is None else f"{trial.score:.3f}",
+            *(_setting(trial.settings.get(name, "default")) for name in names),
+            _time(trial.seconds),
+        )
+        for trial in sorted(ranked[:TRIALS_SHOWN], key=lambda trial: trial.number)
+    )
+    lines += table(("trial", "state", "score", *names, "time"), rows)
+    if len(tried) > TRIALS_SHOWN:
+        lines.append(f"These are the best {TRIALS_SHOWN}; `tuned.json` holds all {len(tried)}.")
+    return lines
+
+
+def _results(run: Finished) -> list[str]:
+    lines, grade, index = ["## Results on the test cases", ""], run.outcome.grade, run.index
+    if not (grade and index):
+        return [*lines, "No model was graded."]
+    lines += table(
+        ("metric", "value (95 % interval)"),
+        ((name, _score(s)) for name, s in [(grade.metric, grade.score), *grade.others.items()]),
+    )
+    if index.task == "segmentation":
+        figures.structures(grade, run.figures / "structures.png")
+        lines += _figure("structures", "Dice of each structure, with the atlas floor")
+        return lines + table(
+            ("structure", "Dice (95 % interval)"), ((n, _score(s)) for n, s in grade.per_label.items())
+        )
+    each = grade.metric.removeprefix("macro ")
+    if not grade.confusion:
+        lines += ["A case may have several labels at once, so there is no confusion matrix.", ""]
+        return lines + table(("class", f"{each} (95 % interval)"), ((n, _score(s)) for n, s in grade.per_label.items()))
+    figures.confusion(grade.confusion, index.labels, run.figures / "confusion.png")
+    lines += _figure("confusion", "True class against the model's answer")
+    answered = [sum(column) for column in zip(*grade.confusion, strict=True)]
+    rows = (
+        (name, sum(grade.confusion[i]), grade.confusion[i][i], answered[i], _score(grade.per_label.get(name)))
+        for i, name in enumerate(index.labels)
+    )
+    return lines + table(("class", "test cases", "recognised", "times answered", f"{each} (95 % interval)"), rows)
+
+
+def _examples(run: Finished) -> list[str]:
+    lines, grade, index, design = ["## Examples", ""], run.outcome.grade, run.index, run.design
+    if not (grade and index and design):
+        return [*lines, "There are no predictions to show."]
+    root, predictions = Path(run.request.data), run.folder / "predictions"
+    worst, others = examples.choose(index, grade.worst, EXAMPLES)
+    rows, tiles, unread = examples.answers(predictions), [], []
+    for item in (*worst, *others):
+        missing = item.id in grade.missing
+        try:
+            if index.task == "classification":
+                tiles.append(examples.classified(item, index, design, root, None if missing else rows.get(item.id)))
+            else:
+                tiles.append(examples.segmented(item, index, design, root, None if missing else predictions))
+        except (OSError, ValueError) as error:
+            unread.append(f"- {text(item.id)} cannot be shown: {text(error)}")
+    if not tiles:
+        return [*lines, "No example can be shown: the test images can no longer be read.", "", *unread]
+    if index.task == "classification":
+        figures.sheet(tiles, run.figures / "examples.png")
+        about = "The middle slice of each case, its true class → the model's answer and its probability."
+    else:
+        figures.sheet(tiles, run.figures / "examples.png", index.labels, index.values)
+        about = "The slice of each case that shows the structures best; solid: the expert, dashed: the model."
+    lines += [f"First the {len(worst)} worst cases, then {len(others)} others spread evenly over the test list.", about]
+    lines += [
+        "R and A mark the patient's right and front.",
+        "",
+        *_figure("examples", "Example predictions, worst first"),
+    ]
+    return lines + unread
+
+
+def _way(run: Finished) -> list[str]:
+    seconds = run.outcome.seconds
+    lines = ["## How it went", "", *table(("stage", "time"), ((name, _time(spent)) for name, spent in seconds.items()))]
+    repairs = [event for event in run.events if event.get("kind") in ("repair", "back")]
+    for event in repairs:
+        what = (
+            f"Repair by {event['role']}" if event["kind"] == "repair" else f"From {event['by']} back to {event['to']}"
+        )
+        lines.append(f"- {text(what)}: {text(event['complaint'])}")
+    lines += [f"- Warning: {text(event['text'])}" for event in run.events if event.get("kind") == "warning"]
+    return lines if repairs else [*lines, "- Nothing had to be repaired."]
+
+
+def _ledger(run: Finished) -> list[str]:
+    lines, path = ["## Language models", ""], run.folder / "lm.jsonl"
+    calls: dict[tuple[str, str], list[dict]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            call = json.loads(line)
+        except ValueError:  # torn by a crash
+            continue
+        calls.setdefault((call["role"] or "preflight", call["model"]), []).append(call)
+    if run.request.lm == "rules":
+        lines += ["No language model was asked: `rules`, the built-in expert rules, made every decision.", ""]
+    if not calls:
+        return [*lines, "The ledger is empty: there were no calls."]
+    groups = [*calls.items(), (("all", ""), [call for group in calls.values() for call in group])]
+    rows = (
+        (
+            *names,
+            len(group),
+            *(sum(call[key] or 0 for call in group) for key in ("input_tokens", "output_tokens")),
+            "not known"
+            if any(call["cost"] is None for call in group)
+            else f"{sum(call['cost'] for call in group):.4f}",
+            _time(sum(call["seconds"] for call in group)),
+        )
+        for names, group in groups
+    )
+    return lines + table(("role", "model", "calls", "tokens in", "tokens out", "dollars", "time"), rows)
+
+
+def _again(run: Finished) -> list[str]:
+    request, here = run.request, run.folder
+    options = {"--data": request.data, "--lm": request.lm, "--trials": request.trials, "--seed": request.seed}
+    command = ["m3dspy", "run", request.text]
+    for option, value in options.items():
+        command += [option, str(value)]
+    lines = ["## To reproduce", "", "The whole run:", "", *fenced(shlex.join(command), "sh")]
+    if (here / "code" / "train.py").is_file():
+        command = ["python", f"{here}/code/train.py", "--index", f"{here}/public_index.json"]
+        command += ["--data", request.data, "--out", "again"]
+        settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}
+        command += ["--set", *(f"{name}={_spelled(value)}" for name, value in settings.items())]
+        lines += ["The training alone, without m3dspy and language models:", "", *fenced(shlex.join(command), "sh")]
+    if run.outcome.status == "done":
+        lines += [
+            "The model on new images:",
+            "",
+            *fenced(f"m3dspy predict {shlex.quote(str(here))} IMAGES --out DIR", "sh"),
+        ]
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    return [*lines, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; {versions}."]
+
+
+def _spelled(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _limits(run: Finished) -> list[str]:
+    lines = ["## Limits", "", "- For research use only: this model must not guide the care of a patient."]
+    if run.outcome.phantom:
+        lines.append("- The data is a phantom: no number in this report may be quoted as clinical performance.")
+    else:
+        lines.append(
+            "- Training and test cases come from one folder: other scanners, sites and patients were not tried."
+        )
+    grade, plan = run.outcome.grade, run.plan
+    if grade and grade.patients < 100:
+        lines.append(f"- The test holds only {grade.patients} patients: mind the width of the intervals.")
+    if plan and plan.patient is None:
+        lines.append(
+            "- The data does not name the patients. Images that look alike were kept together, but one patient's"
+        )
+        lines.append("  images may still be in both training and test.")
+    if run.tuned and run.tuned.trials:
+        lines.append(
+            "- Settings were picked on the validation cases: validation scores are too kind, the test score is not."
+        )
+    if run.index and run.index.task == "segmentation":
+        lines.append("- Dice is harsh on small structures and says nothing about distances in mm.")
+    return lines
