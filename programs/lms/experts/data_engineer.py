@@ -62,7 +62,7 @@ def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
         f"labels = {labels!r}",
         f"items = ix.from_table(root, {plan.source.path!r}, file_column={plan.source.file_column!r}, "
         f"label_column={plan.source.column!r}, images={_glob(group)!r}, labels=labels, "
-        f"patient_column={column!r}{more})",
+        f"patient_column={column!r}, patient={_patient(plan)!r}{more})",
     ]
 
 
