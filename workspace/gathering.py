@@ -9,8 +9,32 @@ from posixpath import join
 from m3dspy.errors import DataError
 from m3dspy.workspace.cases import cases, find, fixed_folder, items, left_out, natural, patients, relative, stem, within
 from m3dspy.workspace.pairing import pairs
+from m3dspy.workspace.sources import IMAGE_SUFFIXES, source_of
 from m3dspy.workspace.splitting import split_named
 from m3dspy.workspace.tables import read_table
+
+
+def from_images(root: Path, *, slices: bool = False) -> list[dict]:
+    """Items without a label from every image below a folder, or (slices) from every folder of images.
+
+    Raises: DataError: there is none.
+    """
+    found = [path for path in find(root, "**/*") if path.lower().endswith(IMAGE_SUFFIXES) or _has_magic(root / path)]
+    if not found:
+        raise DataError(f"There are no images in {root}. Formats: {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    folders: dict[str, list[str]] = defaultdict(list)
+    for path in found:
+        folders[path.rpartition("/")[0] or "."].append(path)
+    named = list(folders.items()) if slices else [(path, path) for path in found]
+    return items(named, [None] * len(named), [None] * len(named), slices)
+
+
+def _has_magic(path: Path) -> bool:
+    try:
+        source_of(path)
+    except ValueError:
+        return False
+    return True
 
 
 def from_table(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from m3dspy.errors import DataError
+from m3dspy.errors import DataError, RunFailed
 from m3dspy.signatures.values import SPLITS, Index, Plan
 from m3dspy.workspace import execute
 from m3dspy.workspace.indexing import check_index
@@ -26,6 +26,7 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "prepare.py", f"{code.rstrip()}\n".encode())
     out, log = run.attempt("index"), run.log("index")
+    log.unlink(missing_ok=True)
     lines = execute.stream(
         folder,
         "prepare.py",
@@ -37,8 +38,12 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
         trusted=trusted,
         unsafe=unsafe,
     )
-    for line in lines:
-        run.event("log", attempt="index", text=line[:300])
+    try:
+        for line in lines:
+            run.event("log", attempt="index", text=line[:300])
+    except RunFailed as failure:
+        said = failure.tail[-1].partition("m3dspy.errors.DataError: ")[2] if failure.tail else ""
+        raise DataError(said) if said else failure from None
     index = read_index(out / "index.json")
     if problems := _unlike(index, plan) or check_index(index, root, plan.caps):
         raise DataError(_anonymous("\n".join(problems), index))

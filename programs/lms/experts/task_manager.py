@@ -63,11 +63,9 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
     group = _group(fingerprint, pair.image)
     names = _mask_names(fingerprint, card, pair)
     asked = {value: name for value, name in names.items() if words.named(name, request)}
-    if not asked and not words.everything(request) and words.regions(request) - words.regions(" ".join(names.values())):
-        unknown = words.regions(request) & _organs(request) - words.regions(" ".join(names.values()))
-        if unknown:
-            raise _Refusal(f"The masks hold {', '.join(names.values())}; what the request names is not among them.")
-    chosen = asked or names
+    if not asked and not words.unspecific(request) and _organs(request):
+        raise _Refusal(f"The masks hold {', '.join(names.values())}; what the request names is not among them.")
+    chosen = names if words.everything(request) else asked or names
     return Plan(
         task="segmentation",
         goal=f"Mark {', '.join(chosen.values())}.",
@@ -87,10 +85,15 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
 def _classification(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     ways = _ways(request, fingerprint, card)
     if not ways:
-        raise _Refusal(f"The request asks to tell classes apart, but nothing says a class: {_holdings(fingerprint)}.")
+        why = "nothing says a class"
+        if orphans := [table.path for table in fingerprint.tables if not any(c.rows_with_file for c in table.columns)]:
+            why += f", for no row of {', '.join(orphans[:3])} names an image that is there"
+        raise _Refusal(f"The request asks to tell classes apart, but {why}: {_holdings(fingerprint)}.")
     best = max(ways, key=lambda way: way.rank)
     asked = [label for label in best.counts if words.named(label, request)]
     listed = [label for label in best.counts if card and label in _OWN_NAME.findall(_sentence(card.text, "only"))]
+    if not asked and words.task_of(request) is None:
+        raise _Refusal(f"The request does not say what is to be told apart: {_holdings(fingerprint)}.")
     labels = asked if len(asked) >= 2 else listed if len(listed) >= 2 else list(best.counts)
     if len(labels) < 2:
         raise _Refusal(f"There is one class only ({', '.join(labels)}), so there is nothing to tell apart.")
@@ -183,6 +186,7 @@ def _label_list(text: str) -> dict[int, str]:
 
 
 def _organs(request: str) -> set[str]:
+    """Regions that the request names by an organ, not as a whole ("abdominal CT")."""
     return words.regions(re.sub(r"\b(abdom\w*|chest|thora\w*|head|brain)\b", "", request.lower()))
 
 

@@ -14,7 +14,7 @@ _TASKS = {
     "regression": "regress|how many years|age estimation|survival",
 }
 _REGIONS = {
-    "brain": "brain|head|cereb|crani|hippocamp|ventricle|alzheimer|dementia|cognitive|stroke|glioma|h(?:a)?emorrhage",
+    "brain": r"brain|head\b|cereb|crani|hippocamp|ventricle|alzheimer|dementia|cognitive|stroke|glioma|ha?emorrhage",
     "chest": "chest|thora|lung|pulmon|pneumon|covid|rib|cardiomegaly|effusion",
     "abdomen": "abdom|liver|hepat|kidney|renal|spleen|splenic|pancrea|gallbladder|stomach|adrenal|bowel|colon",
     "heart": "cardiac|heart|myocard|atrium|coronary",
@@ -48,7 +48,8 @@ _SAME = (
     "benign|harmless",
     "malignant|cancer",
 )
-_EVERYTHING = re.compile(r"\ball\b|\bevery\b|\beach\b|organs|structures|anatom")
+_ALL = re.compile(r"\ball\b|\bevery\b|\beach\b")
+_ANY = re.compile(r"organs|structures|anatom|everything")
 
 
 def task_of(request: str) -> str | None:
@@ -77,8 +78,13 @@ def modalities(text: str) -> set[str]:
 
 
 def everything(request: str) -> bool:
-    """Whether the request asks for all there is."""
-    return bool(_EVERYTHING.search(request.lower()))
+    """Whether the request asks for all labels outright: "all organs, including ..."."""
+    return bool(_ALL.search(request.lower()))
+
+
+def unspecific(request: str) -> bool:
+    """Whether the request leaves open which structures it means: "the organs"."""
+    return bool(_ANY.search(request.lower()))
 
 
 def named(label: str, request: str) -> bool:
@@ -106,7 +112,8 @@ def _synonyms(phrase: str) -> list[str]:
 def _mentions(phrase: str, text: str) -> bool:
     if len(phrase) <= 3:
         return re.search(rf"\b{re.escape(phrase)}\b", text) is not None
-    stem = phrase.removesuffix("s").replace(" ", r"[\s-]+") if phrase.replace(" ", "").isalnum() else re.escape(phrase)
+    phrase = re.escape(phrase.removesuffix("s")).replace("\\ ", " ")
+    stem = phrase[: max(6, len(phrase) - 3)].strip().replace(" ", r"[\s-]+")  # infection, infected, infections
     return re.search(rf"\b{stem}", text) is not None
 
 

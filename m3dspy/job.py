@@ -1,0 +1,229 @@
+"""The whole job: a request and a folder in; a trained, tuned, graded model and its report out.
+
+    look -> plan -> index -> design -> script -> tune -> train -> control -> grade -> report
+
+Every stage is committed to the run folder before the next begins, and what is committed is not done again: `carry_on`
+is how a run starts and how it resumes.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import DSPyError
+
+from m3dspy.errors import M3Error, Refused, Stopped, UsageError
+from m3dspy.m3bench import task as datasets
+from m3dspy.m3bench.bench import Table
+from m3dspy.m3bench.bench import bench as run_bench
+from m3dspy.m3bench.grade import grade
+from m3dspy.optimizers.tune import tune
+from m3dspy.programs.builder import STAGES, Builder, Script
+from m3dspy.programs.lms.ledger import Ledger
+from m3dspy.programs.lms.model import M3dLM, explain, preflight
+from m3dspy.signatures.values import Grade, Index, Item, Outcome, Request, Tuned
+from m3dspy.workspace import execute, training
+from m3dspy.workspace.gathering import from_images
+from m3dspy.workspace.look import look
+from m3dspy.workspace.report import report
+from m3dspy.workspace.runs import Run
+
+_TRAINED = ("model", "predictions", "control", "grade", "outcome")  # in order of commit
+
+
+def start(request: Request, home: Path) -> Run:
+    """A new run for a request; nothing is done yet.
+
+    Raises: UsageError: the dataset folder or the language model is not there.
+    """
+    if not Path(request.data).is_dir():
+        raise UsageError(f"There is no folder {request.data}. Give the dataset folder with --data.")
+    M3dLM(request.lm, Ledger(), request.api_base)
+    return Run.create(request, home)
+
+
+def carry_on(run: Run) -> Outcome:
+    """Do what is not done yet of a run.
+
+    Returns: how it ended: `done`.
+    Raises:  Refused: the data cannot serve the request.  M3Error, Stopped: it failed; resuming goes on from there.
+    """
+    with run.lock(), _told(run):
+        if run.has("outcome") and (outcome := run.load("outcome", Outcome)).status == "done":
+            return outcome
+        request = run.load("request", Request)
+        ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
+        try:
+            _look(run, request)
+            _build(run, request, ledger)
+            _train(run, request)
+            found = _grade(run, request)
+        except (M3Error, Stopped) as error:
+            status = "refused" if isinstance(error, Refused) else "failed"
+            run.commit("outcome", _outcome(run, ledger, status, reason=str(error)))
+            raise
+        outcome = _outcome(run, ledger, "done", grade=found)
+        run.commit("outcome", outcome)
+        with run.stage("report"):
+            report(run.folder)
+        return outcome
+
+
+def more_trials(run: Run, trials: int, minutes: float | None) -> None:
+    """Add trials to a run's study; if they find better settings, its model is taken back, to be trained anew."""
+    with run.lock(), _told(run):
+        request, before = run.load("request", Request), run.load("tuned", Tuned)
+        script = run.load("script", Script)
+        with run.stage("tune"):
+            spent = sum(trial.seconds for trial in before.trials) / 60
+            limit = None if minutes is None else spent + minutes
+            after = tune(run, len(before.trials) + trials, limit, trusted=script.trusted, unsafe=request.unsafe)
+        if after.settings != before.settings:
+            run.drop(*reversed(_TRAINED))
+            for name in ("final", "control"):
+                run.attempt(name)
+        else:
+            run.drop("outcome")
+
+
+def predict(run: Run, images: Path, out: Path) -> dict[str, Any]:
+    """Apply a finished run's model to an image or a folder of images; predictions appear in `out`, named by case.
+
+    Raises: UsageError: nothing to read, or `out` is not empty.  RunFailed: a case was not answered; the others are.
+    """
+    run.load("outcome", Outcome)
+    if not images.exists():
+        raise UsageError(f"There is no {images}. Give an image or a folder of images.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there and not empty. Give a new folder with --out.")
+    root = images if images.is_dir() else images.parent
+    slices = isinstance(run.load("index", Index).training[0].image, tuple)
+    found = from_images(root, slices=slices)
+    items = [Item.model_validate(item) for item in found if images.is_dir() or item["image"] == images.name]
+    request, script = run.load("request", Request), run.load("script", Script)
+    with _told(run):
+        training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe)
+    return {"cases": len(items), "ids": [item.id for item in items]}
+
+
+def bench(
+    names: list[str] | None, request: Request, rounds: int, out: Path, listen: Callable[[dict[str, Any]], None]
+) -> Table:
+    """Run M3Bench datasets through the whole job; `request` gives all but the text, the folder and the seed."""
+    tasks = [datasets.find(name) for name in names] if names else datasets.tasks()
+
+    def candidate(task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
+        begun = sorted(folder.glob("*/request.json"))
+        asked = request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
+        run = Run(begun[-1].parent) if begun else start(asked, folder)
+        run.listen = listen
+        listen({"kind": "warning", "text": f"{task.name}, round {seed}: {run.folder}"})
+        return carry_on(run)
+
+    return run_bench(candidate, tasks, rounds, out)
+
+
+def demo_request(home: Path, trials: int) -> Request:
+    """The request of `m3dspy demo`, on a phantom made below `home`."""
+    task = datasets.find("CT-kidney")
+    folder = home / "demo-data" / task.name
+    if not folder.is_dir():
+        datasets.make(task.name, folder, size=task.demo)
+    return Request(text=task.requests[0], data=str(folder.resolve()), trials=trials)
+
+
+# ------------------------------------------------------------------------------------------------ stages
+def _look(run: Run, request: Request) -> None:
+    if not run.has("fingerprint"):
+        with run.stage("look"):
+            notice = lambda line: run.event("warning", text=line)  # noqa: E731
+            run.commit("fingerprint", look(Path(request.data), notice=notice))
+
+
+def _build(run: Run, request: Request, ledger: Ledger) -> None:
+    """The four roles, with answers of the language model kept in the run: what was paid for is not asked again."""
+    if all(run.has(stage) for stage in STAGES):
+        return
+    lm = M3dLM(request.lm, ledger, request.api_base)
+    dspy.configure_cache(disk_cache_dir=str(run.folder / "cache"), restrict_pickle=True)
+    preflight(lm)
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+        try:
+            Builder()(run)
+        except DSPyError as error:
+            raise explain(error, lm) from error
+
+
+def _train(run: Run, request: Request) -> None:
+    trusted, unsafe = run.load("script", Script).trusted, request.unsafe
+    if not run.has("tuned"):
+        with run.stage("tune"):
+            tune(run, request.trials, request.minutes, trusted=trusted, unsafe=unsafe)
+    settings = run.load("tuned", Tuned).settings
+    if not run.has("model"):
+        with run.stage("train"):
+            training.fit(run, "final", settings, resume=True, trusted=trusted, unsafe=unsafe)
+            _adopt(run, "final", {"predictions": "predictions", "": "model"})
+    if not run.has("control"):
+        with run.stage("control"):
+            shuffled = {**settings, "shuffled": True}
+            training.fit(run, "control", shuffled, resume=True, trusted=trusted, unsafe=unsafe)
+            _adopt(run, "control", {"": "control"})
+
+
+def _adopt(run: Run, attempt: str, parts: dict[str, str]) -> None:
+    """Move what an attempt left to its final names; a part that a crash let through already is passed over."""
+    folder = run.attempt(attempt, resume=True)
+    for source, name in parts.items():
+        if not run.has(name):
+            run.adopt(folder / source, name)
+
+
+def _grade(run: Run, request: Request) -> Grade:
+    if not run.has("grade"):
+        with run.stage("grade"):
+            index, root = run.load("index", Index), Path(request.data)
+            found = grade(
+                index,
+                root,
+                run.folder / "predictions",
+                checkpoint=run.folder / "model" / "model.safetensors",
+                control=run.folder / "control" / "predictions",
+                oracle=datasets.oracle(root, index),
+                seed=request.seed,
+            )
+            run.commit("grade", found)
+    return run.load("grade", Grade)
+
+
+def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Grade | None = None) -> Outcome:
+    tuned = run.load("tuned", Tuned) if run.has("tuned") else Tuned()
+    seconds: dict[str, float] = {}
+    for event in run.events():
+        if event["kind"] == "stage" and event["status"] == "done":
+            seconds[event["name"]] = round(seconds.get(event["name"], 0.0) + event["seconds"], 1)
+    return Outcome(
+        status=status,
+        reason=reason,
+        grade=grade,
+        settings=tuned.settings,
+        trials=len(tuned.trials),
+        seconds=seconds,
+        calls=ledger.calls,
+        dollars=ledger.dollars,
+        contained=execute.probe().level != "none",
+        phantom=datasets.truth(Path(run.load("request", Request).data)) is not None,
+    )
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """Warnings of ours become events of the run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *rest, **more: run.event("warning", text=str(message))
+        yield

@@ -1,0 +1,69 @@
+"""What this machine can do, for `m3dspy doctor`."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from m3dspy import __version__
+from m3dspy.programs.lms.model import KEYS
+from m3dspy.workspace import execute
+
+_PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
+
+
+def checkup() -> dict[str, Any]:
+    """Versions, cores, memory, GPU, sandbox, and which keys are set (never their values)."""
+    contained = execute.probe()
+    return {
+        "m3dspy": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "gpus": _gpus(),
+        "sandbox": {"level": contained.level, "bwrap": str(contained.bwrap or ""), "why": contained.why},
+        "keys": {name: name in os.environ for name in KEYS.values()},
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The check-up, a line a finding, with the remedy where something is missing."""
+    sandbox = found["sandbox"]
+    keys = [name for name, there in found["keys"].items() if there]
+    lines = [
+        f"m3dspy {found['m3dspy']}, Python {found['python']}, {found['system']}",
+        f"{found['cores']} cores, {found['memory_gib']} GiB memory, {found['disk_free_gib']} GiB free here",
+        "packages: " + ", ".join(f"{name} {v or 'MISSING'}" for name, v in found["packages"].items()),
+        "GPU: " + ("; ".join(found["gpus"]) or "none; training runs on the CPU"),
+        f"sandbox: bubblewrap works ({sandbox['bwrap']})"
+        if sandbox["level"] == "bwrap"
+        else f"sandbox: NONE ({sandbox['why']}). Only --lm rules works without --unsafe. "
+        "Install bubblewrap, e.g. apt install bubblewrap",
+        "keys: " + (", ".join(keys) or "none set; --lm rules and local servers (--api-base) need none"),
+    ]
+    if missing := [name for name, v in found["packages"].items() if v is None]:
+        lines.append(f"to mend: pip install {' '.join(missing)}")
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpus() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    return [
+        f"{p.name}, {p.total_memory / 2**30:.0f} GiB"
+        for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    ]

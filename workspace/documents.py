@@ -1,0 +1,80 @@
+"""Small text and JSON files that may describe the data, shortened so that what they say of labels stays whole."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from m3dspy.signatures.values import Document
+from m3dspy.workspace.patterns import clean, masked
+from m3dspy.workspace.tables import read_json
+
+SUFFIXES = (".json", ".md", ".txt", ".rst")
+MAX_BYTES = 1 << 20
+TEXT, JSON_TEXT = 600, 3000  # characters shown
+MOST_ENTRIES = 60
+
+
+def is_document(path: str) -> bool:
+    """A README, or a file of text or JSON."""
+    name = path.rpartition("/")[2].lower()
+    return name.endswith(SUFFIXES) or name.startswith("readme")
+
+
+def document(root: Path, path: str) -> Document | None:
+    """The beginning of a document; None where it is too large to be one.
+
+    Raises: DataError: JSON that cannot be read; the line is named.
+    """
+    file = root / path
+    if file.stat().st_size > MAX_BYTES:
+        return None
+    if file.suffix.lower() == ".json":
+        text = gist(read_json(file))
+    else:
+        with file.open("rb") as opened:
+            text = clean(masked(opened.read(8 * TEXT).decode("utf-8", "replace")), TEXT)
+    return Document(path=clean(masked(path)), text=text)
+
+
+def is_records(data: Any) -> bool:
+    """Whether JSON is a table: a list of records, none of whose values is a list or record."""
+    return (
+        isinstance(data, list)
+        and bool(data)
+        and all(isinstance(record, dict) for record in data)
+        and not any(isinstance(value, dict) for record in data for value in record.values())
+    )
+
+
+def gist(data: Any) -> str:
+    """JSON in which lists of cases are counted and long texts are cut; lists of labels stay as they are.
+
+    >>> gist({"labels": {"0": "background", "1": "spleen"}, "training": [{"image": "a.nii"}, {"image": "b.nii"}]})
+    '{"labels": {"0": "background", "1": "spleen"}, "training": "2 entries"}'
+    """
+    for most in (MOST_ENTRIES, 20, 5, 0):
+        text = json.dumps(_short(data, most), ensure_ascii=False)
+        if len(text) <= JSON_TEXT:
+            return text
+    return json.dumps("too long to be shown")
+
+
+def _short(data: Any, most: int) -> Any:
+    if isinstance(data, dict):
+        if len(data) > most:
+            return f"{len(data)} entries"
+        return {_word(str(key)): _short(value, most) for key, value in data.items()}
+    if isinstance(data, list):
+        cases = [entry for entry in data if isinstance(entry, dict | list) or _is_path(entry)]
+        if len(data) > most or len(cases) > 1:
+            return f"{len(data)} entries"
+        return [_short(entry, most) for entry in data]
+    return _word(data) if isinstance(data, str) else data
+
+
+def _word(text: str) -> str:
+    return clean(masked(text), 200)
+
+
+def _is_path(entry: Any) -> bool:
+    return isinstance(entry, str) and ("/" in entry or "\\" in entry or "." in entry[-8:])

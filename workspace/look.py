@@ -1,0 +1,207 @@
+"""Look at a dataset folder: what an expert would note before planning, with no pixel and no patient in it.
+
+    fingerprint = look(root, notice=print)
+
+What a language model gets to see is the fingerprint: in it names are patterns, identifiers are masked, and text from
+files is cleaned and short. What the person gets to see are the notices: the same warnings, with the files' real names.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from m3dspy.errors import DataError
+from m3dspy.signatures.values import ClassFolders, Document, Fingerprint, Pair
+from m3dspy.workspace import findings, sources
+from m3dspy.workspace.columns import FileNames, files_named, look_at
+from m3dspy.workspace.documents import document, is_document, is_records
+from m3dspy.workspace.findings import Notes
+from m3dspy.workspace.measuring import Measured, group_of, lookalikes, looks_like_mask, measure, spread
+from m3dspy.workspace.pairing import pairs
+from m3dspy.workspace.patients import patient_keys
+from m3dspy.workspace.patterns import clean, masked
+from m3dspy.workspace.tables import TABLE_SUFFIXES, read_json, read_table
+from m3dspy.workspace.tree import Family, Tree, families, scan, suffix_of
+
+MOST = 12  # groups, tables, pairs ... that a fingerprint holds
+MOST_TEXTS = 4 * MOST  # tables and documents that are read
+COMPARED = 24  # pairs whose grids are compared
+TOLERANCE = 0.01  # relative difference of spacings
+Rows = tuple[list[str], list[dict[str, str]]]
+
+
+def look(root: Path, *, sample: int = 200, notice: Callable[[str], None] = lambda line: None) -> Fingerprint:
+    """What the folder holds: groups of images, tables, class folders, pairs, patient keys, documents, warnings.
+
+    Args:
+        sample: files of each group whose headers are read, evenly spread; voxels are read of as many of these as make
+            24 MB on disk, five at least.
+        notice: called with each warning as the person should read it, with the files' real names.
+    Raises:
+        UsageError: there is no such folder.  DataError: it is empty, or holds no image that can be read.
+    """
+    root = Path(root)
+    notes = Notes(notice)
+    tree = scan(root)
+    findings.of_walk(tree, notes)
+    _check_images(root, tree)
+    raw, documents = _texts(root, tree, notes)
+    found = _measured(root, tree, raw, sample, notes)
+    images = [measured for measured in found if not measured.is_mask]
+    files = FileNames(measured.family for measured in found)
+    tables = [look_at(clean(masked(path)), *table, files) for path, table in raw.items()]
+    for seen in tables:
+        findings.of_table(seen, files, notes)
+    parts = {
+        "groups": [group_of(measured) for measured in found],
+        "tables": [seen.table for seen in tables],
+        "pairs": _pairs(root, found, notes),
+        "class_folders": _class_folders(images),
+        "patients": patient_keys(images, tables),
+        "documents": documents,
+    }
+    cases = {case: paths for measured in images for case, paths in measured.cases.items()}
+    findings.of_classes(root, tree, findings.labelled(images, tables), cases, notes)
+    for what, values in parts.items():
+        if len(values) > MOST:
+            notes((), f"{len(values) - MOST} more {what.replace('_', ' ')} are not listed")
+    return Fingerprint(
+        files=len(tree.sizes),
+        megabytes=round(sum(tree.sizes.values()) / 1e6, 2),
+        formats=dict(tree.formats.most_common(MOST)),
+        lookalikes=sum(map(lookalikes, images)),
+        warnings=notes.shown(),
+        **{what: tuple(values[:MOST]) for what, values in parts.items()},
+    )
+
+
+def _check_images(root: Path, tree: Tree) -> None:
+    if not tree.sizes:
+        raise DataError(f"{root} is empty. Give the folder that holds the images.")
+    if not tree.top.total:
+        held = ", ".join(f"{count} {suffix}" for suffix, count in tree.formats.most_common(5))
+        known = " ".join(sorted(sources.IMAGE_SUFFIXES))
+        raise DataError(f"{root} holds no images, but {held}. Known formats: {known}. Unpack archives first.")
+
+
+def _measured(root: Path, tree: Tree, raw: Mapping[str, Rows], sample: int, notes: Notes) -> list[Measured]:
+    """The families of which an image can be read, the largest first.
+
+    Raises: DataError: there is none.
+    """
+    sorted_out = families(tree, lambda file: looks_like_mask(root, file))
+    found = []
+    for family in sorted_out:
+        single = _named_singly(family, raw)
+        family = replace(family, stacks=False) if single else family
+        found.append(measure(root, family, tree.sizes, sample, series=not single))
+    for measured in found:
+        findings.of_images(measured, notes)
+    readable = [measured for measured in found if measured.headers]
+    if not readable:
+        file, wrong = found[0].faults[0]
+        raise DataError(f"No image in {root} can be read: {clean(file)} {clean(wrong)}. Give whole images.")
+    return readable
+
+
+def _named_singly(family: Family, raw: Mapping[str, Rows]) -> bool:
+    """Whether a table names the files one by one: then they are pictures, even where folders look like volumes."""
+    if not raw or not (family.stacks or family.format == "dicom"):
+        return False
+    files = FileNames([replace(family, stacks=False)])
+    named = (files_named(rows, column, files) for columns, rows in raw.values() for column in columns)
+    return any(2 * len(set(cases)) > len(family.files) for cases in named)
+
+
+def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Rows], list[Document]]:
+    """The tables by path, and the documents, those that lie highest first; damaged ones are told and left out."""
+    tables: dict[str, Rows] = {}
+    documents: list[Document] = []
+    wanted = [path for path in tree.others if suffix_of(path) in TABLE_SUFFIXES or is_document(path)]
+    if len(wanted) > MOST_TEXTS:
+        notes((), f"{len(wanted) - MOST_TEXTS} more tables and documents are not read")
+    for path in sorted(wanted, key=lambda path: (path.count("/"), path))[:MOST_TEXTS]:
+        suffix = suffix_of(path)
+        try:
+            if suffix in TABLE_SUFFIXES and (suffix != ".json" or is_records(read_json(root / path))):
+                tables[path] = read_table(root / path)
+            elif text := document(root, path):
+                documents.append(text)
+        except (DataError, OSError) as error:
+            notes((), f"{path.removesuffix(Path(path).name)}{error}")
+    return tables, documents
+
+
+# ------------------------------------------------------------------------------------------------ what belongs together
+def _class_folders(images: Sequence[Measured]) -> list[ClassFolders]:
+    classes: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for measured in images:
+        parts = measured.family.parts
+        place = next((i for i, part in enumerate(parts) if part.kind != "fixed"), len(parts))
+        if place < len(parts) and parts[place].kind == "class":
+            counts = classes[measured.family.folder, len(parts) - place - 1]
+            counts.update(clean(case.split("/")[place], 60) for case in measured.cases)
+    return [
+        ClassFolders(parent=parent, classes=dict(counts.most_common()), levels=levels)
+        for (parent, levels), counts in classes.items()
+    ]
+
+
+def _pairs(root: Path, found: Sequence[Measured], notes: Notes) -> list[Pair]:
+    """Each image group with the masks that fit it best, and each mask group with the images."""
+    images, masks = [m for m in found if not m.is_mask], [m for m in found if m.is_mask]
+    matched = {
+        (i, j): pairs(image.cases, mask.cases, _case_pattern(image.family), _case_pattern(mask.family))
+        for i, image in enumerate(images)
+        for j, mask in enumerate(masks)
+        if image.dims == mask.dims
+    }
+    ends = {(side, pair[side]) for pair in matched for side in (0, 1)}
+    best = {max((p for p in matched if p[side] == n), key=lambda p: (len(matched[p]), p)) for side, n in ends}
+    return [_pair(root, images[i], masks[j], matched[i, j], notes) for i, j in sorted(best) if matched[i, j]]
+
+
+def _case_pattern(family: Family) -> str:
+    return family.pattern.rpartition("/")[0] if family.stacks else family.pattern
+
+
+def _pair(root: Path, image: Measured, mask: Measured, matched: list[tuple[str, str]], notes: Notes) -> Pair:
+    sampled = spread(matched, COMPARED)
+    differ = [(one, other, how) for one, other in sampled if (how := _difference(root, image, one, mask, other))]
+    used = {case for couple in matched for case in couple}
+    lonely = {
+        "images without a mask": [case for case in image.cases if case not in used],
+        "masks without an image": [case for case in mask.cases if case not in used],
+    }
+    held = Counter(value for seen in mask.voxels.values() for value in seen.values)
+    pair = Pair(
+        image=image.family.pattern,
+        mask=mask.family.pattern,
+        matched=len(matched),
+        images_without_mask=len(lonely["images without a mask"]),
+        masks_without_image=len(lonely["masks without an image"]),
+        mismatched=len(differ),
+        values={str(value): count for value, count in sorted(held.items())},
+    )
+    findings.of_pair(pair, differ, lonely, notes)
+    return pair
+
+
+def _difference(root: Path, image: Measured, one: str, mask: Measured, other: str) -> str:
+    """How the grids of an image and its mask differ, or "". A file that cannot be read is told elsewhere."""
+    try:
+        first, second = (
+            measured.headers.get(case) or sources.header(measured.paths(root, case))
+            for measured, case in ((image, one), (mask, other))
+        )
+    except (ValueError, OSError):
+        return ""
+    if first.shape != second.shape:
+        return f"{' x '.join(map(str, first.shape))} and {' x '.join(map(str, second.shape))} voxels"
+    if first.spacing and second.spacing:
+        if any(abs(a - b) > TOLERANCE * a for a, b in zip(first.spacing, second.spacing, strict=True)):
+            return f"spacing {first.spacing} and {second.spacing} mm"
+        if first.orientation != second.orientation:
+            return f"axes {first.orientation} and {second.orientation}"
+    return ""

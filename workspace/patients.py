@@ -1,0 +1,131 @@
+"""Where a dataset says which images belong to the same patient: a column of a table, a folder, or the file name."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from m3dspy.signatures.values import PatientKey
+from m3dspy.workspace.cases import stem
+from m3dspy.workspace.columns import Seen, is_missing, names_person
+from m3dspy.workspace.measuring import Measured
+from m3dspy.workspace.patterns import tokens, word_set, words
+from m3dspy.workspace.tree import Family
+
+STUDY_WORDS = word_set("id uid exam study case accession scan")
+BUCKET = 100  # pictures a folder; a folder of more is no patient's
+LEAST_PATIENTS, ENOUGH_PATIENTS = 4, 10
+LEAST_REPEATS = 1.2  # images a patient, from which on part of a file name is a key
+_KNOWN = (r"(\d{3}_S_\d{4})", r"(TCGA-\w\w-\w{4})")  # ADNI's and TCGA's patient ids, wherever they stand
+
+
+def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[PatientKey]:
+    """Every place where the patient can be read off, the surest first."""
+    columns = [key for seen in tables for key in _columns(seen)]
+    sure = [key for key in columns if names_person(key.column)]
+    likely = [key for key in columns if not names_person(key.column)]
+    paths: dict[tuple[str, str], PatientKey] = {}
+    for found in images:
+        for key in (_folder(found.family, list(found.cases)), _file_name(list(found.cases))):
+            if key:
+                paths.setdefault((key.where, key.part), key)
+    folders = [key for key in paths.values() if key.where == "folder"]
+    names = [key for key in paths.values() if key.where == "file name"]
+    return sure + folders + names + likely
+
+
+def patients_of(found: Measured) -> dict[str, str]:
+    """Case -> patient, as far as the path says so; else each case is its own."""
+    cases = list(found.cases)
+    if place := _place(found.family):
+        return {case: case.split("/")[place] for case in cases}
+    if key := _file_name(cases):
+        return {case: _searched(key.part, case) for case in cases}
+    return {case: case for case in cases}
+
+
+def _columns(seen: Seen) -> Iterator[PatientKey]:
+    file_column = seen.file_column
+    if not file_column:
+        return
+    for name, column in zip(seen.names, seen.table.columns, strict=True):
+        if column.kind != "identifier" or name == file_column:
+            continue
+        named = [
+            (case, row[name].strip())
+            for case, row in zip(seen.cases[file_column], seen.rows, strict=True)
+            if case and not is_missing(row[name])
+        ]
+        patients, images = len({patient for _, patient in named}), len({case for case, _ in named})
+        repeats = 1 < patients <= 0.9 * images and STUDY_WORDS.intersection(words(name))
+        if patients and (names_person(name) or repeats):
+            yield PatientKey(
+                where="column", table=seen.table.path, column=column.name, patients=patients, images=images
+            )
+
+
+# ------------------------------------------------------------------------------------------------ paths
+def _place(family: Family) -> int | None:
+    """Which part of the path is the patient's folder: the first that varies, classes aside."""
+    for place, part in enumerate(family.parts):
+        if part.kind == "id":
+            folders = {file.rpartition("/")[0] for file in family.files}
+            return place if family.stacks or len(family.files) < BUCKET * len(folders) else None
+    return None
+
+
+def _folder(family: Family, cases: Sequence[str]) -> PatientKey | None:
+    place = _place(family)
+    if place is None:
+        return None
+    patients = {case.split("/")[place] for case in cases}
+    part = family.parts[place].pattern
+    return PatientKey(where="folder", part=part, patients=len(patients), images=len(cases))
+
+
+def _file_name(cases: Sequence[str]) -> PatientKey | None:
+    """A regular expression with one group that finds fewer patients than images, in every name."""
+    names = [case.rpartition("/")[2] for case in cases]
+    best = None
+    for rule in (*_KNOWN, *_rules(names)):
+        hits = [re.search(rule, name) for name in names]
+        if not all(hits):
+            continue
+        patients = len({hit[1] for hit in hits if hit})
+        if patients < LEAST_PATIENTS or len(names) < LEAST_REPEATS * patients:
+            continue
+        key = PatientKey(where="file name", part=rule, patients=patients, images=len(names))
+        if patients >= ENOUGH_PATIENTS:
+            return key
+        if best is None or patients > best.patients:
+            best = key
+    return best
+
+
+def _searched(rule: str, case: str) -> str:
+    hit = re.search(rule, case.rpartition("/")[2])
+    return hit[1] if hit else case
+
+
+def _rules(names: Sequence[str]) -> Iterator[str]:
+    """For each number of the names but the last: what leads up to it, where that is the same; else the number alone.
+
+    Longer parts come later: a patient before the patient's scan.
+    """
+    lists = [tokens(stem(name)) for name in names]
+    if not lists or len(set(map(len, lists))) > 1:
+        return
+    lead, places = "", list(zip(*lists, strict=True))
+    number_places = [i for i, place in enumerate(places) if all(token[0].isdigit() for token in place)]
+    constant = True
+    for i, place in enumerate(places):
+        if i in number_places:
+            if i == number_places[-1]:
+                return
+            after = re.escape(places[i + 1][0]) if len(set(places[i + 1])) == 1 else r"(?!\d)"
+            yield f"^({lead}\\d+){after}" if constant else f"^{lead}(\\d+){after}"
+            lead += r"\d+"
+        elif len(set(place)) == 1:
+            lead += re.escape(place[0])
+        elif all(token[0].isalpha() for token in place):
+            lead, constant = lead + r"[^\W\d_]+", False
+        else:
+            return
