@@ -160,7 +160,7 @@ def kind_of(name: str, counts: Counter[str]) -> str:
         return "number"
     if numeric:
         return "identifier" if len(counts) > 0.9 * total else "number"
-    if sum(map(len, cells)) > 30 * len(cells) and not _are_names(cells):
+    if sum(len(cell.split()) for cell in cells) >= 5 * len(cells):
         return "text"
     if _like_ids(cells) or total < 3 * len(counts) or len(counts) > MOST_CATEGORIES:
         return "identifier"

@@ -85,36 +85,44 @@ def measure(root: Path, family: Family, sizes: Mapping[str, int], sample: int, s
     found.faults = [(file, "is empty") for file in family.files if sizes[file] == 0]
     empty = {file for file, _ in found.faults}
     whole = [case for case, files in found.cases.items() if not empty.intersection(files)]
-    run = 1 if family.stacks or family.format != "raster" else RUN
-    for case in spread(whole, min(sample, STACKS) if family.stacks else sample, run):
-        with _judged(found, case):
-            if family.stacks and family.format == "dicom":
-                volumes = _series(root, found.cases[case])
-                found.series = max(found.series, len(volumes))
-                found.cases[case] = volumes[0] or found.cases[case]
-            found.headers[case] = sources.header(found.paths(root, case))
-            if len(found.headers[case].shape) > 3:
-                raise ValueError(f"has {len(found.headers[case].shape)} axes; a picture has 2, a volume 3")
+    run = RUN if family.format == "raster" and not family.stacks else 1
+    sampled = spread(whole, min(sample, STACKS) if family.stacks else sample, run)
+    for case in sampled:
+        _read_header(root, found, case)
+    if family.stacks and 2 * len(found.headers) < len(sampled):  # the files of its folders do not fit together
+        return measure(root, replace(family, stacks=False), sizes, sample, series=False)
     total = sum(sizes[file] for case in found.headers for file in found.cases[case])
     count = max(LEAST_READ, int(READ_BYTES * len(found.headers) / max(total, 1)))
     for case in spread(list(found.headers), count, run):
-        with _judged(found, case):
-            array = sources.read(found.paths(root, case))[0]
-            if not np.isfinite(array).all():
-                some = "some values that are" if np.isfinite(array).any() else "nothing but"
-                found.faults.append((found.cases[case][0], f"holds {some} NaN or infinite"))
-            found.voxels[case] = voxels_of(array, found.headers[case])
-    if family.stacks and 2 * len(found.headers) < min(STACKS, len(whole)):
-        return measure(
-            root, replace(family, stacks=False), sizes, sample, series=False
-        )  # its files do not fit together
-    what = "is an empty mask" if found.is_mask else "is flat: every value is the same"
+        _read_voxels(root, found, case)
+    flat = "is an empty mask" if found.is_mask else "is flat: every value is the same"
     found.faults += [
-        (found.cases[case][0], what)
+        (found.cases[case][0], flat)
         for case, seen in found.voxels.items()
         if len(seen.pool) and seen.low == seen.high and not (found.is_mask and seen.low)
     ]
     return found
+
+
+def _read_header(root: Path, found: Measured, case: str) -> None:
+    with _judged(found, case):
+        if found.family.stacks and found.family.format == "dicom":
+            volumes = _series(root, found.cases[case])
+            found.series = max(found.series, len(volumes))
+            found.cases[case] = volumes[0] or found.cases[case]
+        header = sources.header(found.paths(root, case))
+        if len(header.shape) > 3:
+            raise ValueError(f"has {len(header.shape)} axes; a picture has 2, a volume 3")
+        found.headers[case] = header
+
+
+def _read_voxels(root: Path, found: Measured, case: str) -> None:
+    with _judged(found, case):
+        array = sources.read(found.paths(root, case))[0]
+        if not np.isfinite(array).all():
+            some = "some values that are" if np.isfinite(array).any() else "nothing but"
+            found.faults.append((found.cases[case][0], f"holds {some} NaN or infinite"))
+        found.voxels[case] = voxels_of(array, found.headers[case])
 
 
 def spread(items: Sequence[T], most: int, run: int = 1) -> list[T]:

@@ -64,8 +64,13 @@ def is_role(name: str) -> bool:
         MASK_WORDS.intersection(found)
         or (found and found[0] in SPLIT_WORDS)
         or (found and (IMAGE_WORDS | SPLIT_WORDS).issuperset(found))
-        or name.lower() in _SEQUENCES
+        or is_sequence(name)
     )
+
+
+def is_sequence(name: str) -> bool:
+    """Whether a name is that of an MR sequence or a modality."""
+    return name.lower() in _SEQUENCES
 
 
 def is_mask_name(name: str) -> bool:

@@ -8,7 +8,6 @@ are relative to it, and may be patterns as the fingerprint shows them: then the 
 docstrings are what the agent reads.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

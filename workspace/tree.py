@@ -21,6 +21,7 @@ from m3dspy.workspace.patterns import (
     is_id,
     is_mask_name,
     is_role,
+    is_sequence,
     numbers,
     pattern_of,
     sequence_of,
@@ -60,10 +61,12 @@ class Tree:
 
 @dataclass(frozen=True)
 class Part:
-    """One folder of a pattern. "class": its names look like class names; "id": they vary like patients'."""
+    """One folder of a pattern. "class": its names look like class names; "id": they vary like patients'; "bundle": they
+    number the portions of a large set (images_001, images_002).
+    """
 
     pattern: str
-    kind: Literal["fixed", "class", "id"] = "fixed"
+    kind: Literal["fixed", "class", "id", "bundle"] = "fixed"
 
 
 @dataclass
@@ -179,12 +182,12 @@ def suffix_of(name: str) -> str:
 
 # ------------------------------------------------------------------------------------------------ families
 IsMask = Callable[[str], bool]
+Named = tuple[str, str, str]  # folder, stem, suffix
 
 
 def families(tree: Tree, is_mask: IsMask) -> list[Family]:
     """The image files by family, the largest first. `is_mask` looks into a file where names do not tell."""
-    found = sorted(_below([tree.top], (), is_mask), key=lambda family: -len(family.files))
-    return found
+    return sorted(_below([tree.top], (), is_mask), key=lambda family: -len(family.files))
 
 
 def _below(folders: Sequence[Folder], parts: tuple[Part, ...], is_mask: IsMask) -> Iterator[Family]:
@@ -205,8 +208,11 @@ def _below(folders: Sequence[Folder], parts: tuple[Part, ...], is_mask: IsMask) 
 def _bunches(children: dict[str, list[Folder]], is_mask: IsMask) -> Iterator[tuple[Part, list[str]]]:
     """Folder names that stand side by side, taken together where they mean the same."""
     names = [name for name in children if not is_role(name)]
+    roles: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in sorted(set(children) - set(names)):
-        yield Part(_literal(name)), [name]
+        roles[(name,) if is_sequence(name) else shape(name)].append(name)
+    for alike in roles.values():
+        yield (Part(pattern_of(alike), "bundle") if len(alike) > 1 else Part(_literal(alike[0]))), alike
     if len(names) < 2:
         for name in names:
             yield (Part("*", "id") if is_id(name) else Part(_literal(name))), [name]
@@ -256,25 +262,19 @@ def _kind(folders: Sequence[Folder], is_mask: IsMask) -> tuple:
 
 def _by_name(files: list[tuple[str, str]], parts: tuple[Part, ...], source: str) -> Iterator[Family]:
     """Families of files in the same folders, by what their names say: mask or image, sequence, and parallel shapes."""
-    sets: dict[tuple[bool, str, str], list[tuple[str, str]]] = defaultdict(list)
+    sets: dict[tuple[bool, str], list[Named]] = defaultdict(list)
     for folder, name in files:
         suffix = name[len(name) - len(suffix_of(name)) :]
         stem = name.removesuffix(suffix)
-        sets[is_mask_name(stem), sequence_of(stem), suffix].append((folder, stem))
-    by_suffix: dict[tuple[bool, str], list[tuple[str, str, str]]] = defaultdict(list)
-    for (mask, sequence, suffix), found in sets.items():
-        by_suffix[mask, sequence] += [(folder, stem, suffix) for folder, stem in found]
-    for (_, sequence), found in by_suffix.items():
+        sets[is_mask_name(stem), sequence_of(stem)].append((folder, stem, suffix))
+    for (_, sequence), found in sets.items():
         for together in _parallel(found):
             suffixes = {suffix for _, _, suffix in together}
             ending = f"{sequence}{suffixes.pop() if len(suffixes) == 1 else '.*'}"
             pattern = pattern_of([stem.removesuffix(sequence) for _, stem, _ in together], ending)
             paths = [f"{folder}/{stem}{suffix}" if folder else stem + suffix for folder, stem, suffix in together]
-            stacks = _stacks(together, parts) if source != "dicom" else False
+            stacks = source != "dicom" and _stacks(together, parts)  # DICOM says itself what is a volume
             yield Family(parts, pattern, source, sorted(paths, key=natural), stacks)
-
-
-Named = tuple[str, str, str]  # folder, stem, suffix
 
 
 def _parallel(files: list[Named]) -> list[list[Named]]:

@@ -1,6 +1,5 @@
 """The rules of the Data Engineer: prepare.py written from a plan."""
 
-import re
 from typing import Any
 
 from m3dspy.signatures.values import Fingerprint, Group, Plan
@@ -42,34 +41,33 @@ def write_prepare(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
 def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
     more = ", slices=True" if group.slices else ""
     if plan.source.kind == "masks":
-        masks = next(other for other in fingerprint.groups if other.pattern == plan.source.path)
         return [
-            f"items = ix.from_pairs(root, images={_glob(group)!r}, masks={_glob(masks)!r}, "
+            f"items = ix.from_pairs(root, images={group.pattern!r}, masks={plan.source.path!r}, "
             f"patient={_patient(plan)!r}{more})"
         ]
     if plan.source.kind == "json":
         return [f"items = ix.from_json(root, {plan.source.path!r})"]
     labels = dict(zip(plan.label_values or plan.labels, plan.labels, strict=True))
     if plan.source.kind == "folder":
-        below = group.pattern.rsplit(".", 1)[-1]
+        suffixes = sorted({other.pattern.rsplit(".", 1)[-1] for other in fingerprint.groups if _in(plan, other)})
+        images = "**/*." + (suffixes[0] if len(suffixes) == 1 else f"{{{','.join(suffixes)}}}")
         return [
             f"labels = {labels!r}",
-            f"items = ix.from_folders(root, {plan.source.path!r}, labels=labels, images={'**/*.' + below!r}, "
+            f"items = ix.from_folders(root, {plan.source.path!r}, labels=labels, images={images!r}, "
             f"patient={_patient(plan)!r}{more})",
         ]
     column = plan.patient.column if plan.patient and plan.patient.where == "column" else None
     return [
         f"labels = {labels!r}",
         f"items = ix.from_table(root, {plan.source.path!r}, file_column={plan.source.file_column!r}, "
-        f"label_column={plan.source.column!r}, images={_glob(group)!r}, labels=labels, "
+        f"label_column={plan.source.column!r}, images={group.pattern!r}, labels=labels, "
         f"patient_column={column!r}, patient={_patient(plan)!r}{more})",
     ]
 
 
-def _glob(group: Group) -> str:
-    suffix = re.sub(r"^[^.]*", "", group.pattern.rsplit("/", 1)[-1])
-    depth = "**/" if "/" in group.pattern.removeprefix(group.folder).strip("/") else ""
-    return "/".join(part for part in (group.folder, f"{depth}*{suffix}") if part)
+def _in(plan: Plan, group: Group) -> bool:
+    """Whether a group holds images of the class folders: in one set some may be PNG and some JPEG."""
+    return group.dims == plan.dims and not group.values and group.pattern.startswith(plan.source.path)
 
 
 def _patient(plan: Plan) -> str | None:

@@ -11,16 +11,17 @@ from typing import Any, Literal
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
+_CROPS = 4  # an image, in the segmentation template
 _SPACES = {
     "classification": {
-        "lr": Knob(low=5e-4, high=1e-2, log=True),
-        "augment": Knob(low=0.0, high=1.0),
-        "dropout": Knob(low=0.0, high=0.5),
+        "lr": Knob(low=5e-4, high=5e-3, log=True),
+        "augment": Knob(low=0.1, high=0.5),
+        "dropout": Knob(low=0.1, high=0.5),
     },
     "segmentation": {
-        "lr": Knob(low=1e-3, high=1e-2, log=True),
-        "augment": Knob(low=0.0, high=1.0),
-        "weight_decay": Knob(low=1e-4, high=1e-1, log=True),
+        "lr": Knob(low=2e-3, high=2e-2, log=True),
+        "augment": Knob(low=0.0, high=0.6),
+        "weight_decay": Knob(low=1e-3, high=1e-1, log=True),
     },
 }
 
@@ -37,9 +38,10 @@ def design_training(
     if "memory" in complaint.lower():
         batch = 1
     spacing = None if classify or plan.dims == 2 or group.spacing is None else group.spacing.median
-    size = _input_size(group) if classify else _patch(group)
+    size = _input_size(group) if classify else _patch(group, len(plan.labels))
     intensity, window = _intensity(plan, group)
-    epochs = 400 * batch / cases if classify else 600 * batch / (4 * cases)  # segmentation: four crops an image
+    steps = ((400 if plan.dims == 3 else 700) if classify else 500) * (0.3 if _hurry(request) else 1)
+    images = cases if classify else _CROPS * cases
     design = Design(
         template=template.name,
         network=network.name,
@@ -50,17 +52,21 @@ def design_training(
         intensity=intensity,
         window=window,
         flips=() if plan.sided else (0,) if plan.dims == 3 else (1,),
-        augment=0.3 if classify else 0.5,
+        augment=0.3,
         loss=template.losses[0],
-        lr=(2e-3 if classify else 3e-3) / (1 if network.size == "small" else 2),
+        lr=(2e-3 if classify else 8e-3) / (1 if network.size == "small" else 4),
         weight_decay=1e-2,
         batch=batch,
-        epochs=min(40, max(8, round(epochs))),
+        epochs=min(40, max(4, round(steps * batch / images))),
         space=_SPACES[plan.task],
         why=f"The {network.size} network {network.name} sees {' x '.join(map(str, size))} voxels: "
         + ("the whole image." if classify else "enough to know where it is in the body."),
     )
     return {"design": design}
+
+
+def _hurry(request: str) -> bool:
+    return re.search(r"\bquick|\bfast\b|\brough|\bdraft", request.lower()) is not None
 
 
 def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
@@ -76,10 +82,10 @@ def _input_size(group: Group) -> tuple[int, ...]:
     return _stepped(group.shape.median, most, step, least=16)
 
 
-def _patch(group: Group) -> tuple[int, ...]:
-    """Three quarters of the median image; small patches see more of rare structures in equal time."""
+def _patch(group: Group, labels: int) -> tuple[int, ...]:
+    """Three quarters of the median image; the more small structures, the smaller: they need steps, not context."""
     shape = [0.75 * voxels for voxels in group.shape.median]
-    most, step = ((48, 48, 32), 8) if group.dims == 3 else ((128, 128), 16)
+    most, step = ((48, 48, 32) if labels <= 4 else (32, 32, 32), 8) if group.dims == 3 else ((128, 128), 16)
     return tuple(max(step, min(limit, round(n / step) * step)) for n, limit in zip(shape, most, strict=True))
 
 

@@ -120,7 +120,7 @@ def _ways(request: str, fingerprint: Fingerprint, card: DataCard | None) -> list
         if files is None or not files.rows_with_file:
             continue
         for column in table.columns:
-            if column.kind == "category" and len(column.values) >= 1 and column is not files:
+            if column.kind == "category" and len(column.values) >= 2 and column is not files:
                 source = Source(kind="table", path=table.path, column=column.name, file_column=files.name)
                 hints = bool(_LABEL_COLUMN.search(column.name)) + 2 * bool(card and f"`{column.name}`" in card.text)
                 ways.append(_Labels(source, column.values, _rank(request, column.values, hints)))
