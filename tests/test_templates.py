@@ -1,0 +1,395 @@
+"""The training scripts and their networks, on the data that they make up themselves."""
+
+import csv
+import importlib
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+import m3dspy
+
+TEMPLATES = Path(m3dspy.__file__).resolve().parents[1] / "workspace" / "templates"
+NETWORKS = sorted(path.stem for path in (TEMPLATES.parent / "networks").glob("[!_]*.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside_the_templates():
+    """Scripts import their neighbours by plain names."""
+    sys.path.insert(0, str(TEMPLATES))
+    yield
+    sys.path.remove(str(TEMPLATES))
+
+
+def script(name: str):
+    return importlib.import_module(name)
+
+
+def train(module, folder: Path, out: Path, smoke: bool = False, resume: bool = False, **settings) -> dict:
+    """Train on made-up data in `folder`; the result."""
+    folder.mkdir(exist_ok=True)
+    small = {"size": (16, 16, 16), "epochs": 2, "workers": 1}
+    module.train(module.made_up(folder), folder, out, replace(module.SETTINGS, **(small | settings)), smoke, resume)
+    return {} if smoke else json.loads((out / "result.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------------ the contract
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_one_json_line_an_epoch_is_printed_and_nothing_else(name, tmp_path, capsys):
+    result = train(script(name), tmp_path / "data", tmp_path / "out")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert lines == result["history"]
+    assert result["score"] == max(line["score"] for line in lines)
+    assert result["failed"] == []
+
+
+def test_every_test_case_gets_a_row_of_probabilities(tmp_path):
+    train(script("classify"), tmp_path / "data", tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out/predictions/predictions.csv").open()))
+    assert [row["id"] for row in rows] == ["case20", "case21", "case22", "case23"]
+    for row in rows:
+        chances = {"large": float(row["large"]), "small": float(row["small"])}
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == max(chances, key=chances.get)
+
+
+def test_every_test_mask_lies_on_the_grid_of_its_image(tmp_path):
+    train(script("segment"), tmp_path / "data", tmp_path / "out", spacing=(1.3, 1.0, 0.9))
+    for number in (7, 8):  # of which one is stored left, posterior, superior
+        image = nibabel.load(tmp_path / f"data/image{number}.nii.gz")
+        mask = nibabel.load(tmp_path / f"out/predictions/case{number}.nii.gz")
+        assert mask.shape == image.shape
+        assert np.array_equal(mask.affine, image.affine)
+        assert set(np.unique(mask.dataobj)) <= {0, 1, 2}
+
+
+def test_segment_learns_where_the_ball_and_the_cube_are(tmp_path):
+    result = train(script("segment"), tmp_path / "data", tmp_path / "out", epochs=6, crops=8)
+    assert result["score"] > 0.5
+    for number in (7, 8):
+        mask = np.asarray(nibabel.load(tmp_path / f"out/predictions/case{number}.nii.gz").dataobj)
+        truth = np.asarray(nibabel.load(tmp_path / f"data/mask{number}.nii.gz").dataobj)
+        assert np.mean(script("segment").dice(mask, truth, 2)) > 0.5
+
+
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_a_killed_training_resumes_to_the_very_same_weights(name, tmp_path, monkeypatch, capsys):
+    module, harness = script(name), script("harness")
+    train(module, tmp_path / "data", tmp_path / "straight", epochs=4)
+    straight = capsys.readouterr().out
+
+    say, said = harness.say, []
+
+    def killed_after_two_epochs(**line):
+        said.append(line)
+        if len(said) > 2:
+            raise KeyboardInterrupt
+        say(**line)
+
+    monkeypatch.setattr(harness, "say", killed_after_two_epochs)
+    with pytest.raises(KeyboardInterrupt):
+        train(module, tmp_path / "data", tmp_path / "resumed", epochs=4)
+    assert not (tmp_path / "resumed/result.json").exists()
+    monkeypatch.setattr(harness, "say", say)
+    capsys.readouterr()
+    train(module, tmp_path / "data", tmp_path / "resumed", epochs=4, resume=True)
+    assert capsys.readouterr().out == straight
+    for file in ("model.safetensors", "checkpoint.pt"):
+        assert weights(tmp_path / "straight" / file) == weights(tmp_path / "resumed" / file)
+
+
+def weights(path: Path) -> dict:
+    import safetensors.torch
+    import torch
+
+    loaded = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path)["net"]
+    return {name: weight.tolist() for name, weight in loaded.items()}
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path):
+    module = script("classify")
+    train(module, tmp_path / "data", tmp_path / "out")
+    with pytest.raises(script("harness").Problem, match="holds a training with other settings"):
+        train(module, tmp_path / "data", tmp_path / "out", resume=True, lr=1e-4)
+
+
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_a_smoke_run_prints_its_loss_and_writes_nothing(name, tmp_path, capsys):
+    train(script(name), tmp_path / "data", tmp_path / "out", smoke=True)
+    line = json.loads(capsys.readouterr().out)
+    assert line["smoke"] is True
+    assert line["loss"] > 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_images_that_do_not_fit_in_memory_are_kept_in_files_and_give_the_same_result(name, tmp_path):
+    roomy = train(script(name), tmp_path / "data", tmp_path / "roomy", epochs=1)
+    tight = train(script(name), tmp_path / "data", tmp_path / "tight", epochs=1, cache_gb=0.0)
+    assert roomy["history"] == tight["history"]
+    assert not (tmp_path / "tight/cache").exists()
+
+
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_a_saved_model_predicts_what_it_predicted_after_training(name, tmp_path, monkeypatch):
+    module, harness = script(name), script("harness")
+    train(module, tmp_path / "data", tmp_path / "out", epochs=1)
+    items = module.made_up(tmp_path / "data")["test"]
+    (tmp_path / "items.json").write_text(json.dumps([{"id": i["id"], "image": i["image"]} for i in items]))
+    words = ["--predict", tmp_path / "items.json", "--data", tmp_path / "data", "--model", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words), "--out", str(tmp_path / "again")])
+    assert command_line(module, harness) == 0
+    for path in (tmp_path / "out/predictions").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def command_line(module, harness) -> int:
+    return harness.command_line(
+        module.SETTINGS, module.SPACE, module.LOSSES, module.train, module.predict, module.made_up
+    )
+
+
+def test_an_unreadable_image_costs_its_own_answer_and_no_other(tmp_path, monkeypatch, capsys):
+    module, harness = script("classify"), script("harness")
+    train(module, tmp_path / "data", tmp_path / "out", epochs=1)
+    (tmp_path / "data/bad.npy").write_bytes(b"not an array")
+    items = [{"id": "bad", "image": "bad.npy"}, {"id": "good", "image": "1.npy"}]
+    (tmp_path / "items.json").write_text(json.dumps(items))
+    words = ["--predict", tmp_path / "items.json", "--data", tmp_path / "data", "--model", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words), "--out", str(tmp_path / "again")])
+    assert command_line(module, harness) == 1
+    assert "error: case bad: bad.npy: cannot be read: " in capsys.readouterr().err
+    assert [row["id"] for row in csv.DictReader((tmp_path / "again/predictions.csv").open())] == ["good"]
+
+
+def test_the_space_is_printed_as_optuna_reads_it(monkeypatch, capsys):
+    from optuna.distributions import json_to_distribution
+
+    for name in ("classify", "segment"):
+        module = script(name)
+        monkeypatch.setattr(sys, "argv", ["train.py", "--space"])
+        assert command_line(module, script("harness")) == 0
+        printed = json.loads(capsys.readouterr().out)
+        space = printed["space"]
+        assert {setting: json_to_distribution(text) for setting, text in space.items()} == module.SPACE
+        assert all(module.SPACE[setting]._contains(asdict(module.SETTINGS)[setting]) for setting in ("lr", "augment"))
+        assert printed["defaults"] == {setting: asdict(module.SETTINGS)[setting] for setting in space}
+
+
+def test_settings_are_set_by_name_and_read_by_type():
+    changed, settings = script("harness").changed, script("segment").SETTINGS
+    words = ["lr=1", "shuffled=True", "size=[32, 32, 16]", "spacing=null", "loss=dice_focal", "epochs=7"]
+    s = changed(settings, words)
+    assert (s.lr, s.shuffled, s.size, s.spacing, s.loss, s.epochs) == (1.0, True, (32, 32, 16), None, "dice_focal", 7)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lrate=1", "No setting is called 'lrate'. Known: labels, "),
+        ("lr=fast", "--set lr: expected a value such as 0.005, got 'fast'"),
+        ("epochs=2.5", "--set epochs: expected int, got 2.5"),
+        ("shuffled=1", "--set shuffled: expected bool, got 1"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(word, message):
+    with pytest.raises(script("harness").Problem, match=message):
+        script("harness").changed(script("segment").SETTINGS, [word])
+
+
+# ------------------------------------------------------------------------------------------------ bad data
+def test_a_mask_on_another_grid_is_named(tmp_path):
+    module = script("segment")
+    index = module.made_up(tmp_path)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 9, 9), np.uint8), np.eye(4)), tmp_path / "mask0.nii.gz")
+    with pytest.raises(
+        script("harness").Problem, match=r"mask0\.nii\.gz: not on the grid of image0\.nii\.gz: shapes \(9, 9, 9\)"
+    ):
+        module.load_case(index["training"][0], tmp_path, module.SETTINGS)
+
+
+def test_voxels_that_are_not_numbers_become_the_least_value(tmp_path, capsys):
+    array = np.array([[1.0, np.nan], [5.0, np.inf]], np.float32)
+    np.save(tmp_path / "a.npy", array)
+    found, _ = script("images").read_image("a.npy", tmp_path, 2)
+    assert found.tolist() == [[1, 1], [5, 1]]
+    assert "a.npy: 2 voxels are not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((2, 2), np.nan), "holds no finite voxel"),
+        (np.zeros((2, 3, 4, 5)), r"expected a 2D image, found an array of shape \(2, 3, 4, 5\)"),
+    ],
+)
+def test_an_image_that_is_none_is_named(array, words, tmp_path):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(script("harness").Problem, match=f"^a.npy: {words}"):
+        script("images").read_image("a.npy", tmp_path, 2)
+
+
+def test_spacing_cannot_be_applied_to_a_file_that_tells_no_voxel_size(tmp_path):
+    module = script("classify")
+    item = module.made_up(tmp_path)["training"][0]
+    with pytest.raises(script("harness").Problem, match="does not say its voxel size"):
+        module.load(item, tmp_path, replace(module.SETTINGS, spacing=(1.0, 1.0, 1.0)))
+
+
+# ------------------------------------------------------------------------------------------------ the control
+def test_the_control_deals_each_patient_one_label_and_keeps_the_counts():
+    items = [{"patient": f"p{i // 2}", "label": "a" if i < 12 else "b"} for i in range(20)]  # ten patients, two visits
+    dealt = script("classify").dealt_out(items, seed=1)
+    labels = {item["patient"]: item["label"] for item in dealt}
+    assert [labels[item["patient"]] for item in items] == [item["label"] for item in dealt]
+    assert sorted(labels.values()) == ["a"] * 6 + ["b"] * 4
+    assert dealt != items
+
+
+def test_the_control_gives_every_image_the_mask_of_another_patient(tmp_path):
+    items = [{"patient": f"p{i}", "label": f"m{i}"} for i in range(5)]
+    exchanged = script("segment").exchanged(items, seed=0)
+    assert sorted(item["label"] for item in exchanged) == ["m0", "m1", "m2", "m3", "m4"]
+    assert all(item["label"][1:] != item["patient"][1:] for item in exchanged)
+    assert "score" in train(script("segment"), tmp_path / "data", tmp_path / "out", epochs=1, shuffled=True)
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+def test_auroc_counts_ties_half():
+    auroc = script("classify").auroc
+    truth, score = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8])
+    assert auroc(truth, score) == 3.5 / 4  # of four pairs three are in order, one is a tie
+    assert auroc(truth, -score) == 0.5 / 4
+    assert np.isnan(auroc(np.ones(3), np.arange(3)))
+
+
+def test_dice_is_twice_the_overlap_over_the_sum():
+    truth, answer = np.array([1, 1, 1, 2, 0]), np.array([1, 1, 0, 0, 0])
+    assert script("segment").dice(answer, truth, 3)[:2] == [2 * 2 / (2 + 3), 0.0]
+    assert np.isnan(script("segment").dice(answer, truth, 3)[2])  # the truth has no label 3
+
+
+def test_focal_loss_is_the_cross_entropy_times_the_squared_doubt():
+    import torch
+
+    module = script("classify")
+    s = replace(module.SETTINGS, smoothing=0.0)
+    logits, truth = torch.log(torch.tensor([[0.25, 0.75]])), torch.tensor([[1.0, 0.0]])
+    assert module.loss_of(logits, truth, s).item() == pytest.approx(np.log(4))
+    assert module.loss_of(logits, truth, replace(s, loss="focal")).item() == pytest.approx(0.75**2 * np.log(4))
+    both = replace(s, multilabel=True)
+    assert module.loss_of(torch.zeros(1, 2), truth, both).item() == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SLA"])
+def test_a_mask_turned_upright_and_back_is_itself(codes):
+    images = script("images")
+    affine = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(codes), (3, 4, 5)) @ np.diag(
+        [1, 2, 3, 1]
+    )
+    mask = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    turned, mm = images.upright(mask, affine, 3)
+    assert sorted(mm) == [1, 2, 3]
+    assert np.array_equal(images.as_stored(turned[0].numpy(), affine), mask)
+
+
+def test_cropping_undoes_padding():
+    import torch
+
+    x = torch.arange(35.0).reshape(1, 5, 7)
+    padded = script("images").fitted(x, (8, 8))
+    assert padded.shape == (1, 8, 8)
+    assert torch.equal(script("images").fitted(padded, (5, 7)), x)
+
+
+def test_only_allowed_axes_are_mirrored():
+    import torch
+
+    module = script("images")
+    x = torch.arange(24.0).reshape(1, 1, 2, 3, 4)
+    s = replace(script("classify").SETTINGS, augment=0.0, flips=(1,))
+    torch.manual_seed(0)
+    seen, _ = module.augmented(x.repeat(20, 1, 1, 1, 1), s)
+    kinds = [[torch.allclose(y, z[0], atol=1e-4) for z in (x, x.flip(3))] for y in seen]
+    assert all(sum(kind) == 1 for kind in kinds)
+    assert 0 < sum(kind[1] for kind in kinds) < 20
+
+
+def test_masks_follow_their_images_through_the_augmentation():
+    import torch
+
+    x = torch.zeros(1, 1, 16, 16)
+    x[..., 3:9, 5:12] = 1
+    s = replace(script("segment").SETTINGS, dims=2, augment=0.0, flips=(0, 1))
+    torch.manual_seed(3)
+    for _ in range(5):
+        image, mask = script("images").augmented(x, s, x)
+        assert torch.allclose(image, mask, atol=1e-4)
+
+
+def test_crops_are_drawn_from_every_class_alike():
+    import torch
+
+    module = script("segment")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[2, 3] = 1
+    places = [np.argwhere(mask == 0), np.argwhere(mask == 1)]
+    case = module.Case(np.zeros((1, 32, 32), np.float16), mask, places)
+    s = replace(module.SETTINGS, dims=2, size=(8, 8))
+    torch.manual_seed(0)
+    holding = sum(module.patch_of(case, s)[1].any() for _ in range(200))
+    assert 90 < holding < 130  # half of them, and a few by chance; of all places only 1 in 12 would do
+
+
+# ------------------------------------------------------------------------------------------------ 2D and networks
+def test_pictures_are_segmented_into_png_masks_of_their_own_size(tmp_path):
+    module, random = script("segment"), np.random.default_rng(0)
+    items = []
+    for i in range(4):
+        mask = np.zeros((40, 52), np.uint8)
+        mask[10:25, 15:30] = 255
+        picture = np.stack([mask // 2 + random.integers(0, 60, mask.shape, np.uint8)] * 3, -1)
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / f"m{i}.png")
+        items.append({"id": f"c{i}", "patient": f"p{i}", "image": f"{i}.png", "label": f"m{i}.png"})
+    index = {"labels": ["square"], "training": items[:2], "validation": items[2:3], "test": items[3:]}
+    settings = {"labels": ("square",), "values": (255,), "dims": 2, "channels": 3, "size": (32, 32), "spacing": None}
+    s = replace(module.SETTINGS, **settings, intensity="percentile", window=None, epochs=1, batch=4, width=4)
+    module.train(index, tmp_path, tmp_path / "out", s, False, False)
+    answer = np.asarray(Image.open(tmp_path / "out/predictions/c3.png"))
+    assert answer.shape == (40, 52)
+    assert set(np.unique(answer)) <= {0, 255}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_answers_in_the_shape_of_its_contract_and_learns(name):
+    import torch
+
+    script("network")  # puts the source tree's networks on the path
+    module = importlib.import_module(f"networks.{name}")
+    kind = script({"classification": "classify", "segmentation": "segment"}[module.TASK])
+    for dims in module.DIMS:
+        size = (32, 32, 16)[:dims] if dims == 3 else (32, 48)
+        spacing = (1.0, 1.0, 4.0) if dims == 3 else None
+        s = replace(kind.SETTINGS, dims=dims, channels=2, size=size, spacing=spacing, width=4, labels=("a", "b", "c"))
+        net = module.network(s)
+        answer = net(torch.randn(2, 2, *size))
+        wanted = (2, 3) if module.TASK == "classification" else (2, 4, *size)
+        for part in answer if isinstance(answer, list) else [answer]:
+            assert part.shape == wanted
+        sum(part.square().mean() for part in (answer if isinstance(answer, list) else [answer])).backward()
+        assert all(weight.grad is not None for weight in net.parameters())
+        assert net.eval()(torch.randn(1, 2, *size)).shape == (1, *wanted[1:])
+
+
+def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():
+    script("network")
+    strides_of = importlib.import_module("networks.dynunet").strides_of
+    assert strides_of((64, 64, 16), (1.0, 1.0, 5.0)) == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+    assert strides_of((32, 32), (1.0, 1.0)) == [[1, 1], [2, 2], [2, 2]]

@@ -1,0 +1,303 @@
+"""A Design becomes a folder of plain files that trains on its own, with no m3dspy installed.
+
+    train.py     the template, word for word but for two statements: `SETTINGS = ...` and `SPACE = ...`
+    network.py   the network's file      harness.py, images.py   what templates share      sources/   the readers
+
+so that `diff` against the template shows every choice that was made. Templates and networks are read as text: looking
+at the catalogue imports no torch. A template is a file of templates/ with a constant TASK; a network, one of networks/.
+"""
+
+import ast
+import difflib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from m3dspy.errors import M3Error, UsageError, unknown
+from m3dspy.signatures.values import Catalogue, Design, Index, Knob, NetworkEntry, Task, TemplateEntry
+
+HERE = Path(__file__).resolve().parent
+TEMPLATES, NETWORKS, SOURCES = HERE / "templates", HERE / "networks", HERE / "sources"
+HELPERS = ("harness.py", "images.py")  # what every template imports
+FIXED = {
+    "multilabel",
+    "network",
+    "dims",
+    "channels",
+    "intensity",
+    "seed",
+    "shuffled",
+    "workers",
+    "cache_gb",
+    "precision",
+}
+MOST_VOXELS = 2**25  # in one batch: nnU-Net's largest plans use 2**23, which fill a GPU of 11 GB
+
+
+# ---------------------------------------------------------------------------------------------------- the catalogue
+def templates() -> dict[str, TemplateEntry]:
+    """Every template by name."""
+    found = {}
+    for path in sorted(TEMPLATES.glob("*.py")):
+        known = _constants(path)
+        if "TASK" in known:
+            settings = {name: default for name, (kind, default) in _settings(path).items() if _tunable(name, kind)}
+            found[path.stem] = TemplateEntry(
+                name=path.stem, task=known["TASK"], about=_about(path), losses=known["LOSSES"], settings=settings
+            )
+    return found
+
+
+def networks() -> dict[str, NetworkEntry]:
+    """Every network by name."""
+    found = {}
+    for path in sorted(NETWORKS.glob("[!_]*.py")):
+        known = _constants(path)
+        found[path.stem] = NetworkEntry(
+            name=path.stem, task=known["TASK"], dims=known["DIMS"], size=known["SIZE"], about=_about(path)
+        )
+    return found
+
+
+def catalogue(task: Task | None = None) -> Catalogue:
+    """What the Module Architect may choose from, for one task or all."""
+    return Catalogue(
+        templates=tuple(entry for entry in templates().values() if task in (None, entry.task)),
+        networks=tuple(entry for entry in networks().values() if task in (None, entry.task)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- the check
+def check_design(design: Design, index: Index) -> list[str]:
+    """Everything that keeps the design from being trained on this index, one line each; empty if nothing does."""
+    known_templates, known_networks = templates(), networks()
+    problems = []
+    if design.template not in known_templates:
+        problems.append(str(unknown("template", design.template, known_templates)))
+    else:
+        template = known_templates[design.template]
+        if template.task != index.task:
+            problems.append(f"template {design.template} is for {template.task}, the index is for {index.task}")
+        if design.loss not in template.losses:
+            problems.append(str(unknown(f"loss of template {design.template}", design.loss, template.losses)))
+        problems += _check_space(design, _settings(TEMPLATES / f"{design.template}.py"), template.losses)
+    if design.network not in known_networks:
+        problems.append(str(unknown("network", design.network, known_networks)))
+    else:
+        problems += _check_network(design, index, known_networks)
+    problems += _check_numbers(design)
+    if index.task == "classification" and len(index.labels) < 2 and not index.multilabel:
+        problems.append(f"a classification needs two labels or more, the index has {', '.join(index.labels)}")
+    if index.task == "segmentation" and len(index.values) != len(index.labels):
+        problems.append(f"the index has {len(index.labels)} labels and {len(index.values)} mask values")
+    return problems
+
+
+def _check_network(design: Design, index: Index, known: dict[str, NetworkEntry]) -> list[str]:
+    problems, network = [], known[design.network]
+    serving = [name for name, entry in known.items() if entry.task == index.task and design.dims in entry.dims]
+    if design.network not in serving:
+        dims = " and ".join(f"{n}D" for n in network.dims)
+        problems.append(
+            f"network {design.network} serves {dims} {network.task}, not {design.dims}D {index.task}; "
+            f"use one of: {', '.join(serving) or 'none'}"
+        )
+    else:
+        divisor = _constants(NETWORKS / f"{design.network}.py").get("DIVISOR", {}).get(design.dims, 1)
+        if any(n % divisor for n in design.size):
+            better = [max(1, round(n / divisor)) * divisor for n in design.size]
+            problems.append(
+                f"size {_times(design.size)}: network {design.network} needs multiples of {divisor}, "
+                f"such as {_times(better)}"
+            )
+    return problems
+
+
+def _check_numbers(design: Design) -> list[str]:
+    problems, knob = [], design.space.get("batch", Knob(choices=(design.batch,)))
+    tried = [value for value in (*knob.choices, knob.high) if isinstance(value, int | float)]
+    batch = int(max(design.batch, *tried))
+    if min(design.size) < 8:
+        problems.append(f"size {_times(design.size)}: every axis needs 8 voxels or more")
+    elif (voxels := batch * math.prod(design.size)) > MOST_VOXELS:
+        problems.append(
+            f"a batch of {batch} x {_times(design.size)} is {voxels / 1e6:.0f} million voxels, more than the "
+            f"{MOST_VOXELS / 1e6:.0f} million that fit in memory: lower size or batch"
+        )
+    if design.spacing is not None and min(design.spacing) <= 0:
+        problems.append(f"spacing {_times(design.spacing)}: every axis must be above 0 mm")
+    if design.window is not None and design.window[0] >= design.window[1]:
+        problems.append(f"window {design.window[0]:g} to {design.window[1]:g}: the first must be below the second")
+    return problems
+
+
+def _check_space(design: Design, settings: dict[str, tuple[str, str]], losses: tuple[str, ...]) -> list[str]:
+    """Each knob names a plain setting, holds values it can take, and the design's own value is one of them."""
+    problems = []
+    for name, knob in design.space.items():
+        if name not in settings:
+            tunable = [setting for setting, (kind, _) in settings.items() if _tunable(setting, kind)]
+            problems.append(f"space: {unknown('setting', name, tunable)}")
+            continue
+        kind, default = settings[name]
+        tried = list(knob.choices) or [knob.low, knob.high]
+        own = getattr(design, name, ast.literal_eval(default))
+        if not _tunable(name, kind):
+            problems.append(f"space: {name} cannot be tuned, it follows from the data; leave it out")
+        elif not all(_fits(value, kind) for value in tried) or (kind == "int" and not knob.choices and not knob.whole):
+            problems.append(
+                f"space: {name} is of kind {kind}, but the knob holds {knob.model_dump(exclude_defaults=True)}"
+            )
+        elif name == "loss" and set(tried) - set(losses):
+            problems.append(
+                f"space: loss may be one of {', '.join(losses)}, the knob holds {', '.join(map(str, tried))}"
+            )
+        elif wrong := [value for value in tried if not _valid(design, name, value)]:
+            problems.append(f"space: {name} cannot be {wrong[0]}")
+        elif own not in tried if knob.choices else not knob.low <= own <= knob.high:
+            problems.append(f"space: the design's own {name}, {own}, is not in its knob; the first trial starts there")
+    return problems
+
+
+def _tunable(name: str, kind: str) -> bool:
+    return kind in ("int", "float", "str", "bool") and name not in FIXED
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "int":
+        return not isinstance(value, bool | str) and float(value).is_integer()
+    if kind == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value).__name__ == kind
+
+
+def _valid(design: Design, name: str, value: Any) -> bool:
+    """Whether a Design may hold this value; true for settings that it does not have."""
+    if name not in Design.model_fields:
+        return True
+    try:
+        Design.model_validate(design.model_dump() | {name: value})
+    except ValidationError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------- the folder
+def emit(design: Design, index: Index, folder: Path) -> Path:
+    """Write the design as a folder that trains on its own; the same design and labels give the same bytes.
+
+    Raises: M3Error: the design cannot be trained on this index; all reasons in one line.
+    """
+    if problems := check_design(design, index):
+        raise M3Error(f"The design cannot be built: {'; '.join(problems)}.")
+    template = TEMPLATES / f"{design.template}.py"
+    chosen = design.model_dump() | index.model_dump(include={"labels", "values", "multilabel"})
+    settings = {name: chosen[name] for name in _settings(template) if name in chosen}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _replaced(template.read_text(encoding="utf-8"), {"SETTINGS": _call(settings), "SPACE": _space(design.space)})
+    (folder / "train.py").write_text(text, encoding="utf-8")
+    shutil.copyfile(NETWORKS / f"{design.network}.py", folder / "network.py")
+    for name in HELPERS:
+        shutil.copyfile(TEMPLATES / name, folder / name)
+    shutil.copytree(SOURCES, folder / "sources", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def diff(folder: Path) -> str:
+    """What train.py changes of its template, as a unified diff.
+
+    Raises: UsageError: the folder holds no train.py.
+    """
+    path = folder / "train.py"
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no train.py: it is not an emitted folder.")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    candidates = [
+        list(
+            difflib.unified_diff(
+                (TEMPLATES / f"{name}.py").read_text(encoding="utf-8").splitlines(keepends=True),
+                lines,
+                f"templates/{name}.py",
+                "train.py",
+            )
+        )
+        for name in templates()
+    ]
+    return "".join(min(candidates, key=len))
+
+
+def _replaced(source: str, statements: dict[str, str]) -> str:
+    """The source with the top-level assignments to these names written anew."""
+    lines = source.splitlines(keepends=True)
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in statements:
+            name = node.targets[0].id
+            lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {statements[name]}\n"]
+    return "".join(lines)
+
+
+def _call(settings: dict[str, Any]) -> str:
+    return "Settings(\n" + "".join(f"    {name}={_text(value, name)},\n" for name, value in settings.items()) + ")"
+
+
+def _space(space: dict[str, Knob]) -> str:
+    if not space:
+        return "{}"
+    return "{\n" + "".join(f"    {_text(name)}: {_distribution(knob)},\n" for name, knob in space.items()) + "}"
+
+
+def _distribution(knob: Knob) -> str:
+    if knob.choices:
+        return f"CategoricalDistribution({_text(knob.choices)})"
+    kind, number = ("IntDistribution", int) if knob.whole else ("FloatDistribution", float)
+    return f"{kind}({number(knob.low or 0)!r}, {number(knob.high or 0)!r}{', log=True' if knob.log else ''})"
+
+
+def _text(value: Any, name: str = "") -> str:
+    """A Python literal as ruff formats it: double quotes, and a tuple that is too long has one entry a line."""
+    if isinstance(value, str):
+        return repr(value) if '"' in value and "'" not in value else json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, tuple):
+        return repr(value)
+    entries = [_text(entry) for entry in value]
+    flat = f"({', '.join(entries)}{',' if len(entries) == 1 else ''})"
+    if len(flat) + len(f"    {name}=,") <= 120:
+        return flat
+    return "(\n" + "".join(f"        {entry},\n" for entry in entries) + "    )"
+
+
+# ---------------------------------------------------------------------------------------------------- reading files
+def _constants(path: Path) -> dict[str, Any]:
+    """The module's plain constants: name -> value."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue  # SETTINGS and SPACE are calls
+    return found
+
+
+def _settings(path: Path) -> dict[str, tuple[str, str]]:
+    """The fields of the template's `Settings`: name -> (type, default), both as Python text."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Settings":
+            return {
+                field.target.id: (ast.unparse(field.annotation), ast.unparse(field.value))
+                for field in node.body
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value
+            }
+    raise ValueError(f"{path} has no class Settings")
+
+
+def _about(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+
+
+def _times(numbers: Any) -> str:
+    return " x ".join(f"{n:g}" for n in numbers)

@@ -1,0 +1,233 @@
+"""Train a classifier of 2D or 3D medical images, with one label or several an image, and answer the test cases.
+
+    python classify.py                                                       on made-up images, in seconds
+    python train.py --index index.json --data ROOT --out DIR [--set lr=3e-4 ...] [--smoke] [--resume]
+    python train.py --predict ITEMS.json --data ROOT --model DIR --out DIR   ITEMS: [{"id": ..., "image": ...}, ...]
+    python train.py --space                                                  what Optuna may try, and defaults, as JSON
+
+Prints one JSON line an epoch, {"epoch": 3, "loss": 0.41, "score": 0.83}: the score is the macro one-vs-rest AUROC of
+the validation cases. The rest is log and goes to stderr. DIR receives checkpoint.pt (every epoch), model.safetensors
+and settings.json (the best epoch), predictions/predictions.csv (id, label, one probability a label) and, last of all,
+result.json: its presence means done. --smoke takes one step on four cases and writes nothing.
+"""
+
+import csv
+import io
+import itertools
+import math
+import shutil
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from harness import Problem, Training, command_line, commit, cosine, log, say
+from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
+from lightning.fabric import Fabric
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+TASK = "classification"
+LOSSES = ("ce", "focal")  # cross entropy, focal loss (Lin et al. 2017); their binary forms when multilabel
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice of this run."""
+
+    labels: tuple[str, ...] = ("large", "small")
+    multilabel: bool = False
+    network: str = "cnn"
+    dims: int = 3
+    channels: int = 1
+    size: tuple[int, ...] = (24, 24, 24)  # voxels the network sees
+    spacing: tuple[float, ...] | None = None  # mm to resample to, then crop or pad; None: fit the image to `size`
+    intensity: str = "zscore"  # or "percentile", or "window": a fixed range
+    window: tuple[float, float] | None = None
+    flips: tuple[int, ...] = ()  # axes that may be mirrored
+    augment: float = 0.5  # strength, 0 to 1
+    loss: str = "ce"
+    smoothing: float = 0.05  # of the labels, in the cross entropy
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+    batch: int = 8
+    epochs: int = 4
+    patience: int = 30  # epochs without a better score before stopping
+    width: int = 8  # channels of the first layer
+    dropout: float = 0.3
+    seed: int = 0
+    shuffled: bool = False  # the control: labels are dealt out to patients at random
+    workers: int = 2  # threads that read images
+    cache_gb: float = 4.0  # prepared images stay in memory up to this size, else in a file below --out
+    precision: str = "auto"  # or any of Lightning Fabric, "32-true"
+
+
+SETTINGS = Settings()
+
+SPACE = {
+    "lr": FloatDistribution(3e-4, 1e-2, log=True),
+    "augment": FloatDistribution(0.0, 1.0),
+    "dropout": FloatDistribution(0.0, 0.5),
+    "width": IntDistribution(8, 16, step=8),
+    "loss": CategoricalDistribution(("ce", "focal")),
+}
+
+
+def load(item: dict, root: Path, s: Settings) -> np.ndarray:
+    """One image as (channels, *size) float16."""
+    x, mm = upright(*read_image(item["image"], root, s.dims), s.dims)
+    x = with_channels(x, s.channels)
+    if s.spacing is None:
+        x = resized(x, s.size)
+    else:
+        x = fitted(resized(x, size_at(x.shape[1:], mm, s.spacing, item["id"])), s.size)
+    return normalised(x, s).to(torch.float16).numpy()
+
+
+def load_all(items: list[dict], root: Path, s: Settings, room: Room) -> list[np.ndarray]:
+    """All images, read by several threads."""
+    with ThreadPoolExecutor(max(1, s.workers)) as pool:
+        return list(pool.map(lambda item: room.keep(load(item, root, s), item["id"]), items))
+
+
+# ---------------------------------------------------------------------------------------------------- labels
+def targets(items: list[dict], s: Settings) -> torch.Tensor:
+    """Labels as rows of 0 and 1, one column a class."""
+    rows = torch.zeros(len(items), len(s.labels))
+    for row, item in zip(rows, items, strict=True):
+        for label in [item["label"]] if isinstance(item["label"], str) else item["label"]:
+            if label not in s.labels:
+                raise Problem(f"item {item['id']}: label {label!r} is none of {', '.join(s.labels)}")
+            row[s.labels.index(label)] = 1
+    return rows
+
+
+def dealt_out(items: list[dict], seed: int) -> list[dict]:
+    """The control: every patient gets the label of a patient drawn at random, without replacement."""
+    labels = {item["patient"]: item["label"] for item in items}
+    order = np.random.default_rng(seed).permutation(len(labels))
+    dealt = dict(zip(labels, [list(labels.values())[i] for i in order], strict=True))
+    return [{**item, "label": dealt[item["patient"]]} for item in items]
+
+
+def loss_of(logits: torch.Tensor, truth: torch.Tensor, s: Settings) -> torch.Tensor:
+    """Mean loss of a batch; `truth` holds rows of 0 and 1."""
+    soft = truth * (1 - s.smoothing) + s.smoothing * (0.5 if s.multilabel else 1 / len(s.labels))
+    if s.multilabel:
+        each = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+        right = torch.exp(-F.binary_cross_entropy_with_logits(logits, truth, reduction="none"))
+    else:
+        each = -(soft * logits.log_softmax(1)).sum(1)
+        right = (truth * logits.softmax(1)).sum(1)
+    return (each * (1 - right.detach()) ** 2 if s.loss == "focal" else each).mean()
+
+
+def auroc(truth: np.ndarray, score: np.ndarray) -> float:
+    """Chance that a positive case scores above a negative one, ties counted half; NaN where either is missing."""
+    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[place]  # mean rank of ties, from 1
+    positives, negatives = truth.sum(), (1 - truth).sum()
+    if not positives or not negatives:
+        return math.nan
+    return float((rank[truth == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+# ---------------------------------------------------------------------------------------------------- training
+def probabilities(net, images: list[np.ndarray], s: Settings, fabric: Fabric, mirrored: bool = False) -> np.ndarray:
+    """(N, labels) probabilities, the mean over the image and its allowed mirror images if `mirrored`."""
+    net.eval()
+    answers = []
+    with torch.inference_mode(), fabric.autocast():
+        for start in range(0, len(images), 32):
+            x = on_device(images[start : start + 32], fabric.device)
+            views = [x, *(x.flip(axis + 2) for axis in s.flips if mirrored)]
+            logits = torch.stack([net(view).float() for view in views])
+            answers.append((logits.sigmoid() if s.multilabel else logits.softmax(-1)).mean(0).cpu())
+    return torch.cat(answers).numpy()
+
+
+def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
+    """Data, model, epochs, result."""
+    # ---- data
+    started = time.perf_counter()
+    if tuple(index["labels"]) != s.labels:
+        raise Problem(f"the index has the labels {', '.join(index['labels'])}, the settings {', '.join(s.labels)}")
+    lists = {
+        "training": index["training"][: 3 if smoke else None],
+        "validation": index["validation"][: 1 if smoke else None],
+    }
+    for name, items in lists.items():
+        if not items:
+            raise Problem(f"the index has no {name} cases")
+        if s.shuffled:
+            lists[name] = dealt_out(items, s.seed)
+    truth = {name: targets(items, s) for name, items in lists.items()}
+    room = Room(s.cache_gb, out / "cache")
+    images = {name: load_all(items, root, s, room) for name, items in lists.items()}
+    log(f"{len(lists['training'])} training and {len(lists['validation'])} validation images read")
+
+    # ---- model
+    kinds = [tuple(row) for row in truth["training"].int().tolist()]
+    weights = torch.tensor([1.0 if s.multilabel else 1 / Counter(kinds)[kind] for kind in kinds])
+    steps = 1 if smoke else math.ceil(len(kinds) / s.batch)
+    run = Training(s, steps, out, resume, cosine)
+
+    # ---- epochs: classes are drawn equally often
+    for epoch in run.epochs():
+        for rows in torch.multinomial(weights, steps * s.batch, replacement=True).split(s.batch):
+            x, _ = augmented(on_device([images["training"][row] for row in rows], run.fabric.device), s)
+            run.step(loss_of(run.net(x).float(), truth["training"][rows].to(run.fabric.device), s))
+        answers = probabilities(run.ema, images["validation"], s, run.fabric)
+        if smoke:
+            say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
+            return
+        areas = [auroc(t, p) for t, p in zip(truth["validation"].numpy().T, answers.T, strict=True)]
+        if all(math.isnan(area) for area in areas):
+            raise Problem("all validation cases have the same label: their AUROC does not exist")
+        run.record(epoch, float(np.nanmean(areas)))
+
+    # ---- result
+    failed = predict(index["test"], root, out / "predictions", s, run.best_model(), run.fabric)
+    shutil.rmtree(room.folder, ignore_errors=True)
+    run.finish(failed)
+
+
+def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
+    """Write predictions.csv; returns the ids of the cases that could not be answered, each with a line in the log."""
+    rows, failed = [], []
+    for item in items:
+        try:
+            answer = probabilities(net, [load(item, root, s)], s, fabric, mirrored=True)[0]
+        except Problem as problem:
+            log(f"error: case {item['id']}: {problem}")
+            failed.append(item["id"])
+            continue
+        if s.multilabel:
+            label = ";".join(itertools.compress(s.labels, answer >= 0.5))
+        else:
+            label = s.labels[int(answer.argmax())]
+        rows.append([item["id"], label, *(f"{p:.6f}" for p in answer)])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["id", "label", *s.labels], *rows])
+    commit(folder / "predictions.csv", text.getvalue().encode())
+    return failed
+
+
+def made_up(folder: Path) -> dict:
+    """Write 24 noisy cubes that hold a large or a small ball; returns their index."""
+    random, items = np.random.default_rng(0), []
+    radius = np.linalg.norm(np.mgrid[-1:1:24j, -1:1:24j, -1:1:24j], axis=0)
+    for i in range(24):
+        label = ("large", "small")[i % 2]
+        ball = radius < random.uniform(*((0.5, 0.8) if label == "large" else (0.3, 0.6)))
+        np.save(folder / f"{i}.npy", (ball + random.normal(0, 0.5, ball.shape)).astype(np.float32))
+        items.append({"id": f"case{i}", "patient": f"p{i}", "image": f"{i}.npy", "label": label})
+    return {"labels": ["large", "small"], "training": items[:14], "validation": items[14:20], "test": items[20:]}
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up))

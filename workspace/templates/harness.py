@@ -1,0 +1,278 @@
+"""The part of a training script that is the same for every task: command line, optimiser steps, files, exact resume.
+
+It lies beside train.py in an emitted folder. `Training` owns one folder, --out:
+
+    checkpoint.pt      after every epoch: weights, their average, optimiser, the lines printed so far
+    model.safetensors  the averaged weights of the epoch with the best validation score; settings.json beside it
+    result.json        last of all: its presence means done
+
+Every file is written whole or not at all (temporary name, fsync, rename). Random numbers start afresh from
+(seed, epoch) in every epoch, so that a training that was killed and resumed ends with the very same weights.
+"""
+
+import argparse
+import copy
+import io
+import itertools
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import safetensors.torch
+import torch
+from lightning.fabric import Fabric
+from optuna.distributions import distribution_to_json
+
+from network import network
+
+
+class Problem(Exception):
+    """Something the user can mend, in one line."""
+
+
+def log(*words) -> None:
+    """Stdout is for JSON lines only."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def say(**line) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def commit(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+# ---------------------------------------------------------------------------------------------------- training
+def channels_last(net: torch.nn.Module, s) -> torch.nn.Module:
+    """The memory layout in which convolutions are fastest: a 3D network trains twice as fast on a CPU."""
+    return net.to(memory_format=torch.channels_last if s.dims == 2 else torch.channels_last_3d)
+
+
+def fabric_for(s, net: torch.nn.Module) -> Fabric:
+    """One device, a GPU if there is one; bfloat16 where it computes in it, else float32 (float16 on an old GPU)."""
+    if s.precision != "auto":
+        precision = s.precision
+    elif torch.cuda.is_available():
+        precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() and not meets_two_slices(net, s)
+        precision = "bf16-mixed" if fast else "32-true"
+    return Fabric(accelerator="auto", devices=1, precision=precision)
+
+
+def meets_two_slices(net: torch.nn.Module, s) -> bool:
+    """Whether a 3D convolution is given exactly two slices.
+
+    oneDNN's bfloat16 gradient of its weights is then uninitialised memory (torch 2.14 on a CPU): float32 is needed.
+    """
+    depths: list[int] = []
+    layers = [m for m in net.modules() if isinstance(m, torch.nn.Conv3d | torch.nn.ConvTranspose3d)]
+    hooks = [layer.register_forward_pre_hook(lambda _, given: depths.append(given[0].shape[2])) for layer in layers]
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, s.channels, *s.size))
+    for hook in hooks:
+        hook.remove()
+    return 2 in depths
+
+
+def cosine(done: float) -> float:
+    """Share of the learning rate after a share of the steps: along a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def poly(done: float) -> float:
+    """nnU-Net's schedule (Isensee et al. 2021): from 1 to 0, almost straight."""
+    return (1 - done) ** 0.9
+
+
+class Training:
+    """Epochs of one network, kept on disk.
+
+    Args: s: Settings.  steps: optimiser steps an epoch.  out: folder to write to.  resume: go on from checkpoint.pt.
+          schedule: share of the steps done -> share of s.lr; the first twentieth of the steps warms up.
+
+        run = Training(s, steps, out, resume, cosine)
+        for epoch in run.epochs():
+            for x, y in batches:
+                run.step(loss(run.net(x), y))
+            run.record(epoch, score(run.ema))
+        run.finish(predict(..., run.best_model(), run.fabric))
+    """
+
+    def __init__(self, s, steps: int, out: Path, resume: bool, schedule: Callable[[float], float]):
+        self.s, self.steps, self.out, self.schedule = s, steps, out, schedule
+        self.started = time.perf_counter()
+        torch.manual_seed(s.seed)
+        self.plain = channels_last(network(s), s)
+        self.fabric = fabric_for(s, self.plain)
+        optimizer = torch.optim.AdamW(self.plain.parameters(), lr=s.lr, weight_decay=s.weight_decay)
+        self.net, self.optimizer = self.fabric.setup(self.plain, optimizer)
+        self.ema = copy.deepcopy(self.plain)
+        self.history: list[dict[str, Any]] = []
+        self.losses: list[float] = []
+        if resume and (out / "checkpoint.pt").is_file():
+            self._restore()
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs still to do, each with its own random numbers; none after `patience` without a better score."""
+        while len(self.history) < self.s.epochs:
+            epoch = len(self.history)
+            if epoch and epoch - self.best["epoch"] > self.s.patience:
+                log(f"no better score since epoch {self.best['epoch']}: stopped")
+                return
+            torch.manual_seed(self.s.seed * 1_000_003 + epoch + 1)
+            self.net.train()
+            self.losses = []
+            yield epoch
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One optimiser step; the averaged weights follow by a tenth at first, by 2 % later."""
+        if not torch.isfinite(loss):
+            raise Problem(f"the loss became {loss.item()} in epoch {len(self.history)}: lower lr (now {self.s.lr})")
+        done, total = len(self.history) * self.steps + len(self.losses), self.steps * self.s.epochs
+        warm = max(1, total // 20)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.s.lr * min((done + 1) / warm, self.schedule(done / total))
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.net, self.optimizer, max_norm=10.0, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses.append(loss.item())
+        with torch.no_grad():
+            weight = 1 - min(0.98, (1 + done) / (10 + done))
+            for kept, new in zip(self.ema.state_dict().values(), self.plain.state_dict().values(), strict=True):
+                kept.copy_(kept.lerp(new, weight) if kept.is_floating_point() else new)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        return max(self.history, key=lambda line: line["score"])
+
+    def record(self, epoch: int, score: float, **more) -> None:
+        """Keep the epoch and print its line; the model too if it is the best so far."""
+        line = {"epoch": epoch, "loss": sum(self.losses) / len(self.losses), "score": score, **more}
+        self.history.append(line)
+        if self.best is line:
+            weights = {name: weight.contiguous() for name, weight in self.ema.state_dict().items()}
+            commit(self.out / "settings.json", json.dumps(asdict(self.s), indent=1).encode())
+            commit(self.out / "model.safetensors", safetensors.torch.save(weights))
+        state = {"net": self.plain.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict()}
+        buffer = io.BytesIO()
+        torch.save(state | {"history": self.history, "settings": json.dumps(asdict(self.s))}, buffer)
+        commit(self.out / "checkpoint.pt", buffer.getvalue())
+        say(**line)
+
+    def _restore(self) -> None:
+        state = torch.load(self.out / "checkpoint.pt", map_location=self.fabric.device, weights_only=True)
+        if state["settings"] != json.dumps(asdict(self.s)):
+            raise Problem(f"{self.out} holds a training with other settings: repeat its --set, or give another --out")
+        self.plain.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+        for line in self.history:
+            say(**line)
+
+    def best_model(self) -> torch.nn.Module:
+        self.ema.load_state_dict(safetensors.torch.load_file(self.out / "model.safetensors"))
+        return self.ema.eval()
+
+    def finish(self, failed: list[str]) -> None:
+        """Write result.json; `failed` names the test cases that could not be answered."""
+        result = {"score": self.best["score"], "epoch": self.best["epoch"], "epochs": len(self.history)}
+        result |= {"history": self.history, "failed": failed, "seconds": time.perf_counter() - self.started}
+        commit(self.out / "result.json", json.dumps(result, indent=1).encode())
+
+
+# ---------------------------------------------------------------------------------------------------- command line
+def changed(s, assignments: list[str]):
+    """Settings with `name=value` applied. Values are JSON; a text may go without quotes."""
+    kinds, known = get_type_hints(type(s)), [field.name for field in fields(s)]
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if name not in known:
+            raise Problem(f"No setting is called {name!r}. Known: {', '.join(known)}.")
+        kind = kinds[name]
+        try:
+            value = text if kind is str else json.loads(text.lower() if kind is bool else text)
+        except ValueError:
+            raise Problem(
+                f"--set {name}: expected a value such as {json.dumps(getattr(s, name))}, got {text!r}"
+            ) from None
+        if kind is float and type(value) is int:
+            value = float(value)
+        if kind in (bool, int, float) and type(value) is not kind:
+            raise Problem(f"--set {name}: expected {kind.__name__}, got {text}")
+        s = replace(s, **{name: tuple(value) if isinstance(value, list) else value})
+    return s
+
+
+def saved_model(folder: Path, kind: type) -> tuple[Any, torch.nn.Module]:
+    """The settings (of class `kind`) and the network of a finished training."""
+    kept = json.loads((folder / "settings.json").read_text())
+    s = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
+    net = channels_last(network(s), s)
+    net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+    return s, net
+
+
+def command_line(settings, space: dict, losses: tuple[str, ...], train, predict, made_up) -> int:
+    """Run a training script as its docstring says; the exit status.
+
+    Args: train(index, root, out, settings, smoke, resume).  predict(items, root, folder, settings, net, fabric) -> ids
+          that failed.  made_up(folder) writes a small dataset and returns its index; used where no argument is given.
+    """
+    parser = argparse.ArgumentParser()
+    for name in ("--index", "--data", "--out", "--predict", "--model"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--set", action="append", nargs="+", default=[], metavar="NAME=VALUE")
+    for name in ("--smoke", "--resume", "--space"):
+        parser.add_argument(name, action="store_true")
+    words = sys.argv[1:]
+    if not words:
+        folder = Path(tempfile.mkdtemp(prefix="made-up-"))
+        (folder / "index.json").write_text(json.dumps(made_up(folder)))
+        log(f"made-up data in {folder}")
+        words = ["--index", str(folder / "index.json"), "--data", str(folder), "--out", str(folder / "out")]
+    given = parser.parse_args(words)
+    if given.space:
+        say(
+            space={name: distribution_to_json(choice) for name, choice in space.items()},
+            defaults={name: getattr(settings, name) for name in space},
+        )
+        return 0
+    needed = ("data", "model", "out") if given.predict else ("index", "data", "out")
+    if missing := [f"--{name}" for name in needed if getattr(given, name) is None]:
+        parser.error(f"missing {', '.join(missing)}")
+    try:
+        if given.predict:
+            s, net = saved_model(given.model, type(settings))
+            fabric = fabric_for(s, net)
+            items = json.loads(given.predict.read_text())
+            return 1 if predict(items, given.data, given.out, s, net.to(fabric.device), fabric) else 0
+        s = changed(settings, list(itertools.chain(*given.set)))
+        if s.loss not in losses:
+            raise Problem(f"No loss is called {s.loss!r}. Known: {', '.join(losses)}.")
+        if given.resume and (given.out / "result.json").is_file():
+            for line in json.loads((given.out / "result.json").read_text())["history"]:
+                say(**line)
+            return 0
+        train(json.loads(given.index.read_text()), given.data, given.out, s, given.smoke, given.resume)
+    except (OSError, Problem) as problem:
+        log(f"error: {problem}")
+        return 1
+    return 0

@@ -1,0 +1,140 @@
+"""Images of any format as tensors: read, turned upright, resampled, normalised, augmented. Part of every script."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+import torch.nn.functional as F
+from harness import Problem, log
+
+from sources import read
+
+
+def read_image(paths, root: Path, dims: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The array, (*space) or (*space, channels) float32 without NaN, and its affine if the format has one.
+
+    Args: paths: one file or the slices of one volume, relative to `root`.
+    Raises: Problem: unreadable, or not an image of `dims` dimensions.
+    """
+    files = [paths] if isinstance(paths, str) else list(paths)
+    name = files[0]
+    try:
+        array, affine = read(root / name if len(files) == 1 else [root / file for file in files])
+    except (OSError, ValueError) as error:
+        raise Problem(f"{name}: cannot be read: {str(error).removeprefix(Path(name).name + ': ')}") from None
+    if array.ndim not in (dims, dims + 1) or 0 in array.shape:
+        raise Problem(f"{name}: expected a {dims}D image, found an array of shape {array.shape}")
+    array = array.astype(np.float32)
+    finite = np.isfinite(array)
+    if not finite.any():
+        raise Problem(f"{name}: holds no finite voxel")
+    if not finite.all():
+        log(f"{name}: {(~finite).sum()} voxels are not finite, set to the image's minimum")
+        array[~finite] = array[finite].min()
+    return array, affine
+
+
+def upright(array: np.ndarray, affine: np.ndarray | None, dims: int) -> tuple[torch.Tensor, list[float] | None]:
+    """Channels first, a volume's axes to right, anterior, superior if its affine tells them; and the voxel size in mm.
+
+    Args:    array: (*space) or (*space, channels).
+    Returns: (channels, *space), and None where there is no affine.
+    """
+    if affine is not None and dims == 3:
+        image = nibabel.as_closest_canonical(nibabel.Nifti1Image(array, affine))
+        array, affine = np.asarray(image.dataobj), image.affine
+    array = array[None] if array.ndim == dims else np.moveaxis(array, -1, 0)
+    mm = None if affine is None else [float(n) for n in np.linalg.norm(affine[:3, :dims], axis=0)]
+    return torch.from_numpy(np.ascontiguousarray(array)), mm
+
+
+def as_stored(mask: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
+    """Undo `upright` for a mask: (x, y, z) in R, A, S back to the axes that the affine describes."""
+    if affine is None or mask.ndim == 2:
+        return mask
+    back = nibabel.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], nibabel.io_orientation(affine))
+    return nibabel.apply_orientation(mask, back)
+
+
+def with_channels(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """Grey to colours by repeating, colours to grey by their mean."""
+    return x if len(x) == channels else x[:3].mean(0, keepdim=True).expand(channels, *x.shape[1:])
+
+
+def size_at(shape, mm: list[float] | None, spacing, name: str) -> list[int]:
+    """Voxels an axis after resampling from `mm` to `spacing`; as they are where spacing is None."""
+    if spacing is None:
+        return list(shape)
+    if mm is None:
+        raise Problem(f"{name}: the file does not say its voxel size, so spacing {list(spacing)} cannot be applied")
+    return [max(1, round(n * old / new)) for n, old, new in zip(shape, mm, spacing, strict=True)]
+
+
+def resized(x: torch.Tensor, size, mode: str = "linear") -> torch.Tensor:
+    """(C, *space) to (C, *size), corner to corner of the field of view: means where every axis shrinks, else linear."""
+    if list(x.shape[1:]) == list(size):
+        return x
+    if mode == "linear":
+        shrinks = all(new <= old for new, old in zip(size, x.shape[1:], strict=True))
+        mode = "area" if shrinks else {2: "bilinear", 3: "trilinear"}[x.ndim - 1]
+    return F.interpolate(x[None], tuple(size), mode=mode)[0]
+
+
+def fitted(x: torch.Tensor, size) -> torch.Tensor:
+    """(C, *space) to (C, *size), cropped or padded with the least value, evenly; cropping undoes padding."""
+    missing = [new - old for new, old in zip(size, x.shape[1:], strict=True)]
+    halves = [n for m in reversed(missing) for n in (int(m / 2), m - int(m / 2))]  # below 0: F.pad crops
+    return F.pad(x, halves, value=float(x.min()))
+
+
+def normalised(x: torch.Tensor, s) -> torch.Tensor:
+    """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1."""
+    low, high = s.window if s.intensity == "window" else np.percentile(x.numpy(), (0.5, 99.5))
+    x = x.clamp(float(low), float(high))
+    if s.intensity == "zscore":
+        return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
+    return (x - float(low)) / max(float(high - low), 1e-6) * 2 - 1
+
+
+def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Mirror the images of a batch, turn, scale and shift half of them, brighten and roughen all, each in its own way.
+
+    Args: x: (B, C, *space).  mask: (B, 1, *space), follows the same geometry.  Strength is s.augment, 0 to 1.
+    """
+    count, dims, a, device = len(x), s.dims, s.augment, x.device
+    one = (count, *[1] * (dims + 1))
+    both = x if mask is None else torch.cat([x, mask], 1)
+    for axis in s.flips:
+        both = torch.where(torch.rand(one, device=device) < 0.5, both.flip(axis + 2), both)
+    x, mask = both[:, : x.shape[1]].clone(), None if mask is None else both[:, x.shape[1] :].clone()
+    half = torch.randperm(count, device=device)[: (count + 1) // 2]  # interpolation is slow, and softens
+    theta = torch.eye(dims, device=device) + 0.12 * a * torch.randn(len(half), dims, dims, device=device)
+    shift = 0.1 * a * torch.randn(len(half), dims, 1, device=device)
+    grid = F.affine_grid(torch.cat([theta, shift], 2), [len(half), 1, *x.shape[2:]], align_corners=False)
+    x[half] = F.grid_sample(x[half], grid, padding_mode="border", align_corners=False)
+    if mask is not None:
+        mask[half] = F.grid_sample(mask[half], grid, mode="nearest", padding_mode="border", align_corners=False)
+    x = x * (1 + 0.2 * a * torch.randn(one, device=device)) + 0.2 * a * torch.randn(one, device=device)
+    return x + 0.1 * a * torch.rand(one, device=device) * torch.randn_like(x), mask
+
+
+class Room:
+    """Memory for prepared images: once `gigabytes` are used up, further arrays are mapped from files in `folder`."""
+
+    def __init__(self, gigabytes: float, folder: Path):
+        self.left, self.folder = gigabytes * 1e9, folder
+
+    def keep(self, array: np.ndarray, name: str) -> np.ndarray:
+        self.left -= array.nbytes
+        if self.left >= 0:
+            return array
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.save(self.folder / f"{name}.npy", array)
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+
+def on_device(arrays: list[np.ndarray], device) -> torch.Tensor:
+    """A float32 batch, channels last in memory."""
+    memory = torch.channels_last if arrays[0].ndim == 3 else torch.channels_last_3d
+    return torch.from_numpy(np.stack(arrays)).to(device, torch.float32).contiguous(memory_format=memory)

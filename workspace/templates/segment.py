@@ -1,0 +1,298 @@
+"""Train a network that marks structures in 2D or 3D medical images, and mark the test cases.
+
+    python segment.py                                                        on made-up images, in seconds
+    python train.py --index index.json --data ROOT --out DIR [--set lr=3e-4 ...] [--smoke] [--resume]
+    python train.py --predict ITEMS.json --data ROOT --model DIR --out DIR   ITEMS: [{"id": ..., "image": ...}, ...]
+    python train.py --space                                                  what Optuna may try, and defaults, as JSON
+
+Prints one JSON line an epoch, {"epoch": 3, "loss": 0.41, "score": 0.83, "dice": {"liver": 0.9, ...}}: the score is the
+Dice of each label, mean over the validation cases that show it, mean over the labels. The rest is log and goes to
+stderr. DIR receives checkpoint.pt (every epoch), model.safetensors and settings.json (the best epoch), one mask a test
+case in predictions/ (<id>.nii.gz, in 2D <id>.png, in the image's own grid) and, last of all, result.json: its presence
+means done. --smoke takes one step on four cases and writes nothing.
+"""
+
+import gzip
+import io
+import math
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from harness import Problem, Training, command_line, commit, log, poly, say
+from images import (
+    Room,
+    as_stored,
+    augmented,
+    fitted,
+    normalised,
+    on_device,
+    read_image,
+    resized,
+    size_at,
+    upright,
+    with_channels,
+)
+from lightning.fabric import Fabric
+from monai.inferers.utils import sliding_window_inference
+from monai.losses.dice import DiceCELoss, DiceFocalLoss
+from monai.losses.ds_loss import DeepSupervisionLoss
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from PIL import Image
+
+TASK = "segmentation"
+LOSSES = ("dice_ce", "dice_focal")  # Dice + cross entropy, Dice + focal loss (small lesions)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice of this run."""
+
+    labels: tuple[str, ...] = ("ball", "cube")
+    values: tuple[int, ...] = (1, 2)  # of the labels, in the masks
+    network: str = "unet"
+    dims: int = 3
+    channels: int = 1
+    size: tuple[int, ...] = (24, 24, 24)  # voxels of a patch
+    spacing: tuple[float, ...] | None = (1.0, 1.0, 1.0)  # mm to resample to; None: the image's own grid
+    intensity: str = "window"  # a fixed range; or "percentile", or "zscore": of the image
+    window: tuple[float, float] | None = (-200.0, 200.0)
+    flips: tuple[int, ...] = ()  # axes that may be mirrored; never left-right for sided labels
+    augment: float = 0.5  # strength, 0 to 1
+    loss: str = "dice_ce"
+    lr: float = 5e-3
+    weight_decay: float = 1e-2
+    batch: int = 2  # patches a step
+    crops: int = 4  # patches an image and epoch
+    epochs: int = 4
+    patience: int = 30  # epochs without a better score before stopping
+    width: int = 16  # channels of the first level
+    seed: int = 0
+    shuffled: bool = False  # the control: every image gets the mask of another patient
+    workers: int = 2  # threads that read images
+    cache_gb: float = 4.0  # prepared images stay in memory up to this size, the others in files below --out
+    precision: str = "auto"  # or any of Lightning Fabric, "32-true"
+
+
+SETTINGS = Settings()
+
+SPACE = {
+    "lr": FloatDistribution(1e-3, 2e-2, log=True),
+    "augment": FloatDistribution(0.0, 1.0),
+    "width": IntDistribution(8, 24, step=8),
+    "loss": CategoricalDistribution(("dice_ce", "dice_focal")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prepared image and mask, and where each label can be found in it."""
+
+    image: np.ndarray  # (channels, *space) float16
+    mask: np.ndarray  # (*space) uint8, 0 for the background, 1 for the first label
+    places: list[np.ndarray]  # for each class that occurs: voxels (n, dims)
+
+
+# ---------------------------------------------------------------------------------------------------- cases
+def load_image(item: dict, root: Path, s: Settings) -> tuple[torch.Tensor, tuple[int, ...], np.ndarray | None]:
+    """The prepared image (C, *space); the shape of the upright image before resampling; the file's affine."""
+    array, affine = read_image(item["image"], root, s.dims)
+    x, mm = upright(array, affine, s.dims)
+    shape = tuple(x.shape[1:])
+    x = resized(with_channels(x, s.channels), size_at(shape, mm, s.spacing, item["id"]))
+    return normalised(x, s), shape, affine
+
+
+def load_case(item: dict, root: Path, s: Settings) -> Case:
+    """Image and mask on the same grid, at least as large as a patch."""
+    x, shape, affine = load_image(item, root, s)
+    stored, mask_affine = read_image(item["label"], root, s.dims)
+    y, _ = upright(stored if stored.ndim == s.dims else stored[..., 0], mask_affine, s.dims)
+    if not s.shuffled and not same_grid(y, mask_affine, shape, affine):
+        raise Problem(f"{item['label']}: not on the grid of {item['image']}: shapes {tuple(y.shape[1:])} and {shape}")
+    mask = torch.zeros_like(y)
+    for number, value in enumerate(s.values, start=1):
+        mask[y == value] = number
+    mask = resized(mask, x.shape[1:], mode="nearest-exact")
+    size = [max(n, patch) for n, patch in zip(x.shape[1:], s.size, strict=True)]
+    x, classes = fitted(x, size).to(torch.float16).numpy(), fitted(mask, size)[0].to(torch.uint8).numpy()
+    random, places = np.random.default_rng(0), []
+    for number in range(len(s.labels) + 1):
+        found = np.flatnonzero(classes == number)
+        if len(found):
+            some = random.choice(found, min(len(found), 5000), replace=False)
+            places.append(np.stack(np.unravel_index(some, classes.shape), 1).astype(np.int16))
+    return Case(x, classes, places)
+
+
+def same_grid(y: torch.Tensor, mask_affine, shape: tuple[int, ...], affine) -> bool:
+    near = mask_affine is None or affine is None or np.allclose(mask_affine, affine, atol=1e-2)
+    return tuple(y.shape[1:]) == shape and near
+
+
+def load_all(items: list[dict], root: Path, s: Settings, room: Room) -> list[Case]:
+    """All cases, read by several threads."""
+
+    def kept(item: dict) -> Case:
+        case = load_case(item, root, s)
+        return replace(case, image=room.keep(case.image, item["id"]), mask=room.keep(case.mask, f"{item['id']}-mask"))
+
+    with ThreadPoolExecutor(max(1, s.workers)) as pool:
+        return list(pool.map(kept, items))
+
+
+def exchanged(items: list[dict], seed: int) -> list[dict]:
+    """The control: every patient gets the mask of the next one in a random order."""
+    masks = {item["patient"]: item["label"] for item in items}
+    order = [list(masks)[i] for i in np.random.default_rng(seed).permutation(len(masks))]
+    other = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [{**item, "label": masks[other[item["patient"]]]} for item in items]
+
+
+def patch_of(case: Case, s: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """A patch around a voxel of a class, each class of the case as likely as the next: (C, *size) and (1, *size)."""
+    places = case.places[int(torch.randint(len(case.places), ()))]
+    voxel = places[int(torch.randint(len(places), ()))]
+    starts = [
+        min(max(int(v) - size // 2, 0), n - size) for v, size, n in zip(voxel, s.size, case.mask.shape, strict=True)
+    ]
+    window = tuple(slice(start, start + size) for start, size in zip(starts, s.size, strict=True))
+    return case.image[(slice(None), *window)], case.mask[window][None]
+
+
+# ---------------------------------------------------------------------------------------------------- training
+def loss_for(s: Settings):
+    """(logits or, from a network with deep supervision, a list of them; truth (B, 1, *size)) -> loss."""
+    kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[s.loss]
+    return DeepSupervisionLoss(kind(include_background=False, to_onehot_y=True, softmax=True, batch=True))
+
+
+def marked(net, x: torch.Tensor, s: Settings, fabric: Fabric, overlap: float) -> torch.Tensor:
+    """Probabilities (1 + labels, *space) of one image (C, *space), patch by patch, centres counting most."""
+    x = fitted(x, [max(n, patch) for n, patch in zip(x.shape[1:], s.size, strict=True)])[None].to(fabric.device)
+    with torch.inference_mode(), fabric.autocast():
+        logits = sliding_window_inference(x, s.size, 4, lambda patch: net(patch).float(), overlap, mode="gaussian")
+    return logits[0].softmax(0).cpu()
+
+
+def dice(answer: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
+    """2 |A and B| / (|A| + |B|) of each class but 0; NaN where the truth does not show it."""
+    scores = []
+    for number in range(1, classes + 1):
+        a, b = answer == number, truth == number
+        scores.append(2 * np.count_nonzero(a & b) / (a.sum() + b.sum()) if b.any() else math.nan)
+    return scores
+
+
+def score_of(case: Case, run: Training, s: Settings) -> list[float]:
+    """Dice of each label in one validation case, on the training grid."""
+    chances = marked(run.ema, torch.from_numpy(case.image.astype(np.float32)), s, run.fabric, overlap=0.25)
+    return dice(chances.argmax(0).numpy(), case.mask, len(s.labels))
+
+
+def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
+    """Data, model, epochs, result."""
+    # ---- data
+    started = time.perf_counter()
+    if tuple(index["labels"]) != s.labels:
+        raise Problem(f"the index has the labels {', '.join(index['labels'])}, the settings {', '.join(s.labels)}")
+    most = {"training": 3 if smoke else None, "validation": 1 if smoke else None}
+    lists = {name: index[name][:count] for name, count in most.items()}
+    for name, items in lists.items():
+        if not items:
+            raise Problem(f"the index has no {name} cases")
+        if s.shuffled:
+            lists[name] = exchanged(items, s.seed)
+    room = Room(s.cache_gb, out / "cache")
+    cases = {name: load_all(items, root, s, room) for name, items in lists.items()}
+    training = cases["training"]
+    log(f"{len(training)} training and {len(cases['validation'])} validation images read")
+
+    # ---- model
+    steps = 1 if smoke else math.ceil(len(training) * s.crops / s.batch)
+    run, loss = Training(s, steps, out, resume, poly), loss_for(s)
+
+    # ---- epochs: every image gives `crops` patches
+    for epoch in run.epochs():
+        order = torch.randperm(len(training)).repeat(s.crops + s.batch)[: steps * s.batch]
+        for rows in order.split(s.batch):
+            images, masks = zip(*(patch_of(training[row], s) for row in rows), strict=True)
+            x, y = augmented(on_device(images, run.fabric.device), s, on_device(masks, run.fabric.device))
+            run.step(loss(run.net(x), y))
+        run.ema.eval()
+        scores = np.array([score_of(case, run, s) for case in cases["validation"]])
+        if smoke:
+            say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
+            return
+        shown = ~np.isnan(scores).all(0)
+        if not shown.any():
+            raise Problem("no validation mask holds any of the labels")
+        each = dict(zip(np.array(s.labels)[shown].tolist(), np.nanmean(scores[:, shown], 0).tolist(), strict=True))
+        run.record(epoch, float(np.mean(list(each.values()))), dice=each)
+
+    # ---- result
+    failed = predict(index["test"], root, out / "predictions", s, run.best_model(), run.fabric)
+    shutil.rmtree(room.folder, ignore_errors=True)
+    run.finish(failed)
+
+
+# ---------------------------------------------------------------------------------------------------- answers
+def mask_of(item: dict, root: Path, s: Settings, net, fabric: Fabric) -> tuple[np.ndarray, np.ndarray | None]:
+    """The mask in the image's own grid, in the mask values of the dataset, and the image's affine."""
+    x, shape, affine = load_image(item, root, s)
+    chances = marked(net, x, s, fabric, 0.5)
+    inner = fitted(chances, x.shape[1:])  # without the margin that small images get
+    best, answer = torch.full(shape, -1.0), torch.zeros(shape, dtype=torch.long)
+    for number, chance in enumerate(inner):  # one class at a time: a large volume has no room for all of them
+        chance = resized(chance[None], shape)[0]
+        better = chance > best
+        best[better], answer[better] = chance[better], number
+    values = np.asarray([0, *s.values], np.uint8 if max(s.values) < 256 else np.uint16)
+    return as_stored(values[answer.numpy()], affine), affine
+
+
+def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
+    """Write one mask a case; returns the ids of the cases that could not be answered, each with a line in the log."""
+    failed = []
+    for item in items:
+        try:
+            mask, affine = mask_of(item, root, s, net, fabric)
+        except Problem as problem:
+            log(f"error: case {item['id']}: {problem}")
+            failed.append(item["id"])
+            continue
+        if s.dims == 2:
+            buffer = io.BytesIO()
+            Image.fromarray(mask).save(buffer, format="PNG")
+            commit(folder / f"{item['id']}.png", buffer.getvalue())
+        else:
+            volume = nibabel.Nifti1Image(np.ascontiguousarray(mask), np.eye(4) if affine is None else affine)
+            commit(folder / f"{item['id']}.nii.gz", gzip.compress(volume.to_bytes(), 4, mtime=0))
+    return failed
+
+
+def made_up(folder: Path) -> dict:
+    """Write 9 noisy volumes that hold a ball and a cube in turned axes; returns their index."""
+    random, items = np.random.default_rng(0), []
+    for i in range(9):
+        x, y, z = np.mgrid[:32, :28, :24] - random.uniform(9, 14, 3)[:, None, None, None]
+        mask = np.zeros(x.shape, np.uint8)
+        mask[np.maximum(abs(x - 9), np.maximum(abs(y - 5), abs(z))) < 4] = 2
+        mask[x**2 + y**2 + z**2 < random.uniform(4, 6) ** 2] = 1
+        affine = np.diag([[1.0, 1, 1, 1], [-1, -1, 1, 1]][i % 2])
+        image = np.array([0, 100, -100])[mask] + random.normal(0, 50, mask.shape)
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.int16), affine), folder / f"image{i}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(mask, affine), folder / f"mask{i}.nii.gz")
+        items.append({"id": f"case{i}", "patient": f"p{i}", "image": f"image{i}.nii.gz", "label": f"mask{i}.nii.gz"})
+    index = {"training": items[:5], "validation": items[5:7], "test": [{**item, "label": None} for item in items[7:]]}
+    return {"labels": ["ball", "cube"], "values": [1, 2], **index}
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up))
