@@ -57,7 +57,7 @@ def test_rules_need_neither_key_nor_server():
 
 
 def test_a_misspelled_name_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match="No language model is called 'rulez'. Did you mean 'rules'"):
+    with pytest.raises(UsageError, match=r"No language model is called 'rulez'\. Did you mean 'rules'"):
         M3dLM("rulez", Ledger())
 
 
@@ -142,7 +142,7 @@ def test_dollars_cannot_be_promised_where_the_price_is_not_known():
     with server_that(200, READY) as (base, _):
         lm = M3dLM("openai/my-own", Ledger(budget=1.0), api_base=base, cache=False)
         lm("of unknown price")
-        with pytest.raises(Stopped, match="price of this language model is not known.*--max-calls"):
+        with pytest.raises(Stopped, match=r"price of this language model is not known.*--max-calls"):
             lm("again")
 
 

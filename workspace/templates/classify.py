@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import Problem, Training, command_line, commit, cosine, log, say
-from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
 from lightning.fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from harness import Problem, Training, command_line, commit, cosine, log, say
+from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
 
 TASK = "classification"
 LOSSES = ("ce", "focal")  # cross entropy, focal loss (Lin et al. 2017); their binary forms when multilabel

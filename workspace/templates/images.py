@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness import Problem, log
 
+from harness import Problem, log
 from sources import read
 
 

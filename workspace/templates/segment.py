@@ -25,6 +25,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
+from lightning.fabric import Fabric
+from monai.inferers.utils import sliding_window_inference
+from monai.losses.dice import DiceCELoss, DiceFocalLoss
+from monai.losses.ds_loss import DeepSupervisionLoss
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from PIL import Image
+
 from harness import Problem, Training, command_line, commit, log, poly, say
 from images import (
     Room,
@@ -39,12 +46,6 @@ from images import (
     upright,
     with_channels,
 )
-from lightning.fabric import Fabric
-from monai.inferers.utils import sliding_window_inference
-from monai.losses.dice import DiceCELoss, DiceFocalLoss
-from monai.losses.ds_loss import DeepSupervisionLoss
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from PIL import Image
 
 TASK = "segmentation"
 LOSSES = ("dice_ce", "dice_focal")  # Dice + cross entropy, Dice + focal loss (small lesions)
