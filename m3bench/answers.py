@@ -1,0 +1,109 @@
+"""Reading what a script left behind. It may be anything, so nothing of it is executed, followed or believed:
+
+fixed names only, no links, bounded sizes, and a case whose answer is not exactly what was asked for has no answer.
+"""
+
+import csv
+import math
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3dspy.signatures.values import Index, Item
+from m3dspy.workspace import sources
+
+MAX_TABLE, MAX_WEIGHTS = 64 << 20, 8 << 30  # bytes
+MASK_SUFFIXES = (".nii.gz", ".png")
+
+
+def plain_file(path: Path, largest: int) -> bool:
+    """Whether there is a regular file of at most so many bytes, neither it nor its folder being a link."""
+    try:
+        found = path.lstat()
+        folder = path.parent.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size <= largest and not stat.S_ISLNK(folder.st_mode)
+
+
+def valid_weights(path: Path) -> bool:
+    """Whether a file holds one tensor or more in safetensors' form, every number finite."""
+    from safetensors import SafetensorError, safe_open
+
+    if not plain_file(path, MAX_WEIGHTS):
+        return False
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            names = list(weights.keys())
+            return bool(names) and all(bool(np.isfinite(weights.get_tensor(name)).all()) for name in names)
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError):
+        return False
+
+
+def read_probabilities(folder: Path, index: Index) -> dict[str, tuple[str, list[float]]]:
+    """`predictions.csv`: case id -> the label cell and one probability a label.
+
+    The header is `id,label,<label>,<label>...`; probabilities lie in [0, 1] and add up to 1 unless several labels may
+    hold. Rows that break this, and every row of an id that comes twice, are left out.
+    """
+    path = folder / "predictions.csv"
+    if not plain_file(path, MAX_TABLE):
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):
+        return {}
+    if header != ["id", "label", *index.labels]:
+        return {}
+    answers, seen = {}, set()
+    for row in rows:
+        if len(row) != len(header) or row[0] in seen:
+            answers.pop(row[0] if row else "", None)
+            continue
+        seen.add(row[0])
+        probabilities = _probabilities(row[2:])
+        if probabilities and _fits(row[1], probabilities, index):
+            answers[row[0]] = (row[1], probabilities)
+    return answers
+
+
+def _probabilities(cells: Sequence[str]) -> list[float] | None:
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        return None
+    return numbers if all(math.isfinite(number) and 0 <= number <= 1 for number in numbers) else None
+
+
+def _fits(label: str, probabilities: Sequence[float], index: Index) -> bool:
+    if index.multilabel:
+        return set(label.split(";")) - {""} <= set(index.labels)
+    return label in index.labels and abs(sum(probabilities) - 1) < 1e-3
+
+
+def read_answer_mask(
+    folder: Path, item: Item, values: Sequence[int], shape: tuple[int, ...], affine: NDArray | None
+) -> NDArray | None:
+    """The mask that was predicted for a case; None unless it has the case's grid and no other values than asked for.
+
+    Args: values: of the labels, 0 is the background.  shape, affine: of the case's own mask.
+    """
+    paths = [folder / f"{item.id}{suffix}" for suffix in MASK_SUFFIXES]
+    path = next((path for path in paths if plain_file(path, math.prod(shape) * 8 + (1 << 20))), None)
+    if path is None:
+        return None
+    try:
+        if sources.header(path).shape != shape:
+            return None
+        mask, own_affine = sources.read(path)
+    except ValueError:
+        return None
+    if mask.shape != shape or not np.isin(mask, (0, *values)).all():
+        return None
+    if affine is not None and (own_affine is None or not np.allclose(own_affine, affine, atol=0.02)):
+        return None
+    return mask

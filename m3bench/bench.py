@@ -1,0 +1,184 @@
+"""The benchmark: a candidate over datasets and rounds, and the table that comes of it.
+
+What a candidate is, the examiner does not know: a function that takes a dataset to an Outcome. Every round is kept in
+a folder of its own, so that a benchmark which was interrupted goes on where it stopped. A round without an outcome, and
+one that ended in an error, counts as a failure.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from m3dspy.errors import DataError, M3Error
+from m3dspy.m3bench.stats import fisher, wilson
+from m3dspy.m3bench.task import BenchTask, make, truth
+from m3dspy.signatures.values import Outcome, Score, Value
+from m3dspy.workspace.runs import write_atomic
+
+# Rounds that M3Builder completed with Claude-3.7-Sonnet, of 14 datasets x 5: Feng et al. 2025, arXiv:2502.20301.
+M3BUILDER = (66, 70)
+
+Candidate = Callable[[BenchTask, Path, Path, int], Outcome]  # dataset, its folder, a folder to write to, seed
+
+
+class Success(Value):
+    """How often something succeeded, with its 95 % Wilson interval."""
+
+    successes: int
+    runs: int
+    low: float
+    high: float
+
+
+class Row(Value):
+    """One dataset, or all of them: how often S1 and S2 were reached, and the scores of the median round."""
+
+    dataset: str
+    phantom: bool
+    s1: Success
+    s2: Success
+    metric: str = ""
+    score: Score | None = None
+    floor: Score | None = None
+    control: Score | None = None
+    above_oracle: int = 0
+    failures: tuple[str, ...] = ()
+
+
+class Table(Value):
+    """What `bench.json` holds."""
+
+    rounds: int
+    rows: tuple[Row, ...]
+    total: Row
+
+
+def bench(
+    candidate: Candidate, tasks: Sequence[BenchTask], rounds: int, out: Path, *, data: dict[str, Path] | None = None
+) -> Table:
+    """Run a candidate over datasets and rounds, and write `bench.json` and `bench.md`.
+
+    Args: out: folder of the benchmark; rounds that are finished there are not run again.  data: dataset's name ->
+        folder of the real data; a dataset that is not in it is judged on its phantom, made in `out/data`.
+    Round r runs with seed r. An M3Error of the candidate is a failed round; any other exception ends the benchmark.
+    """
+    folders = {task.name: (data or {}).get(task.name) or _phantom(task, out) for task in tasks}
+    for number in range(rounds):
+        for task in tasks:
+            folder = out / task.name / f"round-{number:02d}"
+            if (folder / "outcome.json").is_file():
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                outcome = candidate(task, folders[task.name], folder, number)
+            except M3Error as error:
+                outcome = Outcome(status="failed", reason=str(error))
+            write_atomic(folder / "outcome.json", outcome.model_dump_json().encode())
+    table = tabulate(tasks, rounds, out)
+    write_atomic(out / "bench.json", table.model_dump_json(indent=1).encode())
+    write_atomic(out / "bench.md", markdown(table).encode())
+    return table
+
+
+def tabulate(tasks: Sequence[BenchTask], rounds: int, out: Path) -> Table:
+    """The table of what lies in a benchmark's folder."""
+    rows, everything = [], []
+    for task in tasks:
+        outcomes = [_read(out / task.name / f"round-{number:02d}" / "outcome.json") for number in range(rounds)]
+        rows.append(_row(task.name, outcomes))
+        everything += outcomes
+    return Table(rounds=rounds, rows=tuple(rows), total=_row("all", everything).model_copy(update=_NO_SCORES))
+
+
+_NO_SCORES = {"metric": "", "score": None, "floor": None, "control": None, "failures": ()}
+
+
+def _row(name: str, outcomes: Sequence[Outcome | None]) -> Row:
+    grades = sorted(
+        (outcome.grade for outcome in outcomes if outcome and outcome.grade), key=lambda grade: grade.score.value
+    )
+    median = grades[len(grades) // 2] if grades else None
+    return Row(
+        dataset=name,
+        phantom=any(outcome.phantom for outcome in outcomes if outcome),
+        s1=_success(sum(grade.s1 for grade in grades), len(outcomes)),
+        s2=_success(sum(grade.s2 for grade in grades), len(outcomes)),
+        metric=median.metric if median else "",
+        score=median.score if median else None,
+        floor=median.floor if median else None,
+        control=median.control if median else None,
+        above_oracle=sum(grade.above_oracle for grade in grades),
+        failures=tuple(
+            outcome.reason if outcome else "no outcome" for outcome in outcomes if not outcome or not outcome.grade
+        ),
+    )
+
+
+def _success(successes: int, runs: int) -> Success:
+    low, high = wilson(successes, runs)
+    return Success(successes=successes, runs=runs, low=low, high=high)
+
+
+def markdown(table: Table) -> str:
+    """The table for people."""
+    lines = [
+        "| dataset | S1 | S2 | metric | score [95 %] | floor | control | |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_line(row) for row in (*table.rows, table.total)),
+        "",
+        "S1: a valid checkpoint and a well-formed prediction for every test case. S2: better than the trivial answer",
+        "and than the same pipeline trained on shuffled labels (one-sided paired bootstrap over patients, 95 %). a/b",
+        f"with 95 % Wilson intervals; scores of the median of {table.rounds} round(s). No outcome counts as a failure.",
+        "",
+        _beside(table.total.s1),
+    ]
+    if any(row.phantom for row in table.rows):
+        lines += ["", "*phantom*: made-up data; the score says nothing about patients."]
+    failures = [f"- {row.dataset}: {reason}" for row in table.rows for reason in row.failures]
+    if failures:
+        lines += ["", "Failures:", "", *failures]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    notes = ["phantom"] if row.phantom else []
+    if row.above_oracle:
+        notes.append(f"**{row.above_oracle} above the oracle: a leak**")
+    score = f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]" if row.score else ""
+    cells = [row.dataset, _rate(row.s1), _rate(row.s2), row.metric, score, _value(row.floor), _value(row.control)]
+    return f"| {' | '.join(cells)} | {', '.join(notes)} |"
+
+
+def _rate(success: Success) -> str:
+    return f"{success.successes}/{success.runs} [{success.low:.0%}, {success.high:.0%}]"
+
+
+def _value(score: Score | None) -> str:
+    return f"{score.value:.3f}" if score else ""
+
+
+def _beside(s1: Success) -> str:
+    published, runs = M3BUILDER
+    low, high = wilson(published, runs)
+    p = fisher(s1.successes, s1.runs, published, runs)
+    return (
+        f"Beside it: M3Builder with Claude-3.7-Sonnet completed {published}/{runs} [{low:.0%}, {high:.0%}] on the 14 "
+        f"real datasets (arXiv:2502.20301; completion only, comparable with S1); Fisher's exact p = {p:.3f}."
+    )
+
+
+def _phantom(task: BenchTask, out: Path) -> Path:
+    folder = out / "data" / task.name
+    if truth(folder) is None or not folder.is_dir():
+        make(task.name, folder)
+    return folder
+
+
+def _read(path: Path) -> Outcome | None:
+    if not path.is_file():
+        return None
+    try:
+        return Outcome.model_validate_json(path.read_text())
+    except (ValidationError, ValueError):
+        raise DataError(f"{path} is damaged. Remove it, and that round is run again.") from None
