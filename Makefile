@@ -1,4 +1,4 @@
-# make demo: train, tune, grade and report on made-up data.   make test: every quick test.   make lint.   make clean.
+# make demo: train, tune, grade and report on made-up data.   make test: every test, the slow ones too.   make lint.   make clean.
 # The first of them sets up .venv with the first Python 3.11 or newer that can; another one: make test PYTHON=/path/to/python3
 SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.{13,12,11}; do \
@@ -11,7 +11,7 @@ demo: .venv/installed
 	.venv/bin/m3dspy demo
 
 test: .venv/installed
-	.venv/bin/pytest -q -n auto
+	.venv/bin/pytest -q -n auto -m 'not gpu'
 
 lint: .venv/installed
 	.venv/bin/ruff check .

@@ -59,10 +59,10 @@ def find(name: str) -> BenchTask:
 
     Raises: UsageError: there is none; names the nearest.
     """
-    known = {task.name.lower(): task for task in tasks()}
-    if name.lower() not in known:
-        raise unknown("dataset", name, known)
-    return known[name.lower()]
+    for task in tasks():
+        if task.name.lower() == name.lower():
+            return task
+    raise unknown("dataset", name, [task.name for task in tasks()])
 
 
 def make(name: str, folder: Path, *, size: int | None = None, seed: int = 0, workers: int = 2) -> BenchTask:

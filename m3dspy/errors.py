@@ -72,9 +72,7 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
     >>> print(unknown("network", "resnet81", ["resnet18", "cnn"]))
     No network is called 'resnet81'. Did you mean 'resnet18'? Known: cnn, resnet18.
     """
-    names = sorted(known)
-    near = get_close_matches(given.lower(), names, n=1, cutoff=0.5) or [
-        name for name in names if name.lower() == given.lower()
-    ]
+    names = {name.lower(): name for name in sorted(known)}
+    near = [names[name] for name in get_close_matches(given.lower(), names, n=1, cutoff=0.5)]
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"No {kind} is called {given!r}.{hint} Known: {', '.join(names) or 'none'}.")
+    return UsageError(f"No {kind} is called {given!r}.{hint} Known: {', '.join(names.values()) or 'none'}.")

@@ -127,12 +127,12 @@ def bench(
 
 
 def demo_request(home: Path, trials: int) -> Request:
-    """The request of `m3dspy demo`, on a phantom made below `home`."""
-    task = datasets.find("CT-kidney")
+    """The request of `m3dspy demo`, on a small phantom made below `home`."""
+    task = datasets.find("COVID19")
     folder = home / "demo-data" / task.name
     if not folder.is_dir():
         datasets.make(task.name, folder, size=task.demo)
-    return Request(text=task.requests[0], data=str(folder.resolve()), trials=trials)
+    return Request(text=f"{task.requests[0]}, as a quick try", data=str(folder.resolve()), trials=trials)
 
 
 # ------------------------------------------------------------------------------------------------ stages

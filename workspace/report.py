@@ -172,7 +172,7 @@ def _plan(run: Finished) -> list[str]:
 
 def _patients(key: PatientKey | None) -> str:
     if key is None:
-        return "nothing says it: images that look alike count as one patient"
+        return "nothing says it"
     if key.where == "column":
         return f"column {key.column} of {key.table}"
     return f"the {key.where}, by {key.part}"
@@ -435,14 +435,14 @@ def _limits(run: Finished) -> list[str]:
     if grade and grade.patients < 100:
         lines.append(f"- The test holds only {grade.patients} patients: mind the width of the intervals.")
     if plan and plan.patient is None:
-        lines.append(
-            "- The data does not name the patients. Images that look alike were kept together, but one patient's"
+        alike = (
+            "images that look alike were kept together" if plan.task == "classification" else "each file counts as one"
         )
-        lines.append("  images may still be in both training and test.")
+        lines.append(
+            f"- The data does not name the patients: {alike}. One patient may still be in training and in test."
+        )
     if run.tuned and run.tuned.trials:
         lines.append(
             "- Settings were picked on the validation cases: validation scores are too kind, the test score is not."
         )
-    if run.index and run.index.task == "segmentation":
-        lines.append("- Dice is harsh on small structures and says nothing about distances in mm.")
     return lines

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
+_HURRY = 1.5  # so much coarser are the voxels of a quick try
 _CROPS = 4  # an image, in the segmentation template
 _SPACES = {
     "classification": {
@@ -37,10 +38,14 @@ def design_training(
     batch = (16 if cases >= 64 else 8) if classify else 2
     if "memory" in complaint.lower():
         batch = 1
-    spacing = None if classify or plan.dims == 2 or group.spacing is None else group.spacing.median
-    size = _input_size(group) if classify else _patch(group, len(plan.labels))
+    coarser = _HURRY if _hurry(request) else 1.0
+    shape = [voxels / coarser for voxels in group.shape.median]
+    spacing = None
+    if not classify and plan.dims == 3 and group.spacing is not None:
+        spacing = tuple(round(mm * coarser, 2) for mm in group.spacing.median)
+    size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=len(plan.labels) > 4)
     intensity, window = _intensity(plan, group)
-    steps = ((400 if plan.dims == 3 else 700) if classify else 500) * (0.3 if _hurry(request) else 1)
+    steps = (700 if classify else 500) / coarser**2
     images = cases if classify else _CROPS * cases
     design = Design(
         template=template.name,
@@ -76,17 +81,16 @@ def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
     return next((entry for entry in fits if entry.size == wanted), fits[0])
 
 
-def _input_size(group: Group) -> tuple[int, ...]:
+def _input_size(dims: int, shape: Sequence[float]) -> tuple[int, ...]:
     """The median image, shrunk evenly to what trains in a minute."""
-    most, step = (80_000, 8) if group.dims == 3 else (128 * 128, 16)
-    return _stepped(group.shape.median, most, step, least=16)
+    most, step = (80_000, 8) if dims == 3 else (128 * 128, 16)
+    return _stepped(shape, most, step, least=16)
 
 
-def _patch(group: Group, labels: int) -> tuple[int, ...]:
-    """Three quarters of the median image; the more small structures, the smaller: they need steps, not context."""
-    shape = [0.75 * voxels for voxels in group.shape.median]
-    most, step = ((48, 48, 32) if labels <= 4 else (32, 32, 32), 8) if group.dims == 3 else ((128, 128), 16)
-    return tuple(max(step, min(limit, round(n / step) * step)) for n, limit in zip(shape, most, strict=True))
+def _patch(dims: int, shape: Sequence[float], small: bool) -> tuple[int, ...]:
+    """Three quarters of the median image; `small` where many small structures need steps more than context."""
+    most, step = ((32, 32, 32) if small else (48, 48, 32), 8) if dims == 3 else ((128, 128), 16)
+    return tuple(max(step, min(limit, round(0.75 * n / step) * step)) for n, limit in zip(shape, most, strict=True))
 
 
 def _stepped(shape: Sequence[float], most: int, step: int, least: int) -> tuple[int, ...]:
