@@ -187,3 +187,24 @@ def test_a_foreign_signature_is_refused_by_name():
 
 def test_refused_is_its_own_exit_status():
     assert Refused("").exit_status == 3
+
+
+def test_a_large_scan_is_made_coarser_along_its_finest_axes():
+    fine = Spread(least=(512, 512, 130), median=(512, 512, 130), most=(512, 512, 130))
+    scans = SCANS.model_copy(
+        update={"shape": fine, "spacing": Spread(least=(0.8,) * 3, median=(0.8, 0.8, 3), most=(1,) * 3)}
+    )
+    folder = CT.model_copy(update={"groups": (scans, MASKS)})
+    plan = plan_for("segment both lungs and the infection on chest CT", folder).plan
+    catalogue = Catalogue(
+        templates=(TemplateEntry(name="segment", task="segmentation", about="", losses=("dice_ce",), settings={}),),
+        networks=(NetworkEntry(name="unet", task="segmentation", dims=(2, 3), size="small", about=""),),
+    )
+    summary = IndexSummary(task="segmentation", labels=plan.labels, cases={"training": 20}, patients={})
+    design = ask(
+        DesignTraining, request="", plan=plan, index=summary, fingerprint=folder, catalogue=catalogue, complaint=""
+    ).design
+    x, y, z = design.spacing
+    assert x == pytest.approx(y, rel=0.06)
+    assert 2 < x < z == 3
+    assert 512 * 0.8 / x * 512 * 0.8 / y * 130 * 3 / z < 4.1e6

@@ -12,6 +12,7 @@ from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, Inde
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
+_MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
 _CROPS = 4  # an image, in the segmentation template
 _SPACES = {
     "classification": {
@@ -42,7 +43,7 @@ def design_training(
     shape = [voxels / coarser for voxels in group.shape.median]
     spacing = None
     if not classify and plan.dims == 3 and group.spacing is not None:
-        spacing = tuple(round(mm * coarser, 2) for mm in group.spacing.median)
+        spacing, shape = _resampled([mm * coarser for mm in group.spacing.median], shape)
     size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=len(plan.labels) > 4)
     intensity, window = _intensity(plan, group)
     steps = (700 if classify else 500) / coarser**2
@@ -79,6 +80,15 @@ def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
     wanted = "strong" if re.search(r"\baccura|\bbest\b|state.of.the.art", request.lower()) else "small"
     fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
     return next((entry for entry in fits if entry.size == wanted), fits[0])
+
+
+def _resampled(spacing: list[float], shape: list[float]) -> tuple[tuple[float, ...], list[float]]:
+    """Spacing and shape at which a volume is small enough, the finest axis made coarser first."""
+    while math.prod(shape) > _MOST_VOXELS:
+        finest = spacing.index(min(spacing))
+        spacing[finest] *= 1.05
+        shape[finest] /= 1.05
+    return tuple(round(mm, 2) for mm in spacing), shape
 
 
 def _input_size(dims: int, shape: Sequence[float]) -> tuple[int, ...]:
