@@ -29,7 +29,7 @@ from m3dspy.workspace import execute, training
 from m3dspy.workspace.gathering import from_images
 from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
-from m3dspy.workspace.runs import Run
+from m3dspy.workspace.runs import Run, disk
 
 _TRAINED = ("model", "predictions", "control", "grade", "outcome")  # in order of commit
 
@@ -51,7 +51,7 @@ def carry_on(run: Run) -> Outcome:
     Returns: how it ended: `done`.
     Raises:  Refused: the data cannot serve the request.  M3Error, Stopped: it failed; resuming goes on from there.
     """
-    with run.lock(), _told(run):
+    with run.lock(), _told(run), disk(run.folder):
         if run.has("outcome") and (outcome := run.load("outcome", Outcome)).status == "done":
             return outcome
         request = run.load("request", Request)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,10 @@ def test_a_full_disk_is_one_line_and_other_errors_pass():
         Path("/dev/full").write_text("x")
     with pytest.raises(FileNotFoundError), runs.disk(Path("x")):
         Path("/nowhere/at/all").read_text()
+
+
+def test_a_full_disk_under_the_answer_cache_is_one_line_too(tmp_path):
+    with pytest.raises(M3Error, match=r"disk that holds .* is full"), runs.disk(tmp_path):
+        raise sqlite3.OperationalError("database or disk is full")
+    with pytest.raises(sqlite3.OperationalError, match="locked"), runs.disk(tmp_path):
+        raise sqlite3.OperationalError("database is locked")

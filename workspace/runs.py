@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -234,8 +235,9 @@ def disk(path: Path) -> Iterator[None]:
     """Turn a full disk into one line that says which."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, sqlite3.OperationalError) as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) if isinstance(error, OSError) else "is full" in str(error)
+        if full:
             raise M3Error(f"The disk that holds {path} is full. Free some space, then resume the run.") from None
         raise
 
