@@ -26,7 +26,7 @@ from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM, explain, preflight
 from m3dspy.signatures.values import Grade, Index, Item, Outcome, Request, Tuned
 from m3dspy.workspace import execute, training
-from m3dspy.workspace.gathering import from_images
+from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk

@@ -13,7 +13,7 @@ from PIL import Image
 
 from m3dspy.errors import DataError, UsageError
 from m3dspy.signatures.values import Spread
-from m3dspy.workspace.cases import regex_of
+from m3dspy.workspace.indexes.cases import regex_of
 from m3dspy.workspace.look import look
 from m3dspy.workspace.patterns import clean
 

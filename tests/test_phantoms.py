@@ -72,7 +72,7 @@ def test_every_dataset_has_a_card_of_its_name_whose_own_words_are_in_the_folder(
 
 def test_names_are_found_in_any_case_and_near_ones_are_suggested():
     assert find("CT-Kidney").name == "CT-kidney"
-    with pytest.raises(UsageError, match="Did you mean 'btcv'"):
+    with pytest.raises(UsageError, match="Did you mean 'BTCV'"):
         find("btvc")
 
 

@@ -21,12 +21,12 @@ from pydantic import ValidationError
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Task
-from m3dspy.workspace.gathering import from_folders, from_pairs, from_table
-from m3dspy.workspace.index_check import check_index, summary
-from m3dspy.workspace.index_forms import from_json, write_m3builder
-from m3dspy.workspace.lookalikes import group_lookalikes
+from m3dspy.workspace.indexes.checking import check_index, summary
+from m3dspy.workspace.indexes.forms import from_json, write_m3builder
+from m3dspy.workspace.indexes.gathering import from_folders, from_pairs, from_table
+from m3dspy.workspace.indexes.lookalikes import group_lookalikes
+from m3dspy.workspace.indexes.splitting import cap, split
 from m3dspy.workspace.runs import write_atomic
-from m3dspy.workspace.splitting import cap, split
 
 __all__ = [
     "arguments",

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import ClassFolders, Document, Fingerprint, Pair
-from m3dspy.workspace import findings, sources
-from m3dspy.workspace.columns import FileNames, files_named, look_at
-from m3dspy.workspace.documents import document, is_document, is_records
-from m3dspy.workspace.findings import Notes
-from m3dspy.workspace.measuring import Measured, group_of, lookalikes, looks_like_mask, measure, spread
-from m3dspy.workspace.pairing import pairs
-from m3dspy.workspace.patients import patient_keys
+from m3dspy.workspace import sources
+from m3dspy.workspace.indexes.pairing import pairs
+from m3dspy.workspace.looking import findings
+from m3dspy.workspace.looking.columns import FileNames, files_named, look_at
+from m3dspy.workspace.looking.documents import document, is_document, is_records
+from m3dspy.workspace.looking.findings import Notes
+from m3dspy.workspace.looking.measuring import Measured, group_of, lookalikes, looks_like_mask, measure, spread
+from m3dspy.workspace.looking.patients import patient_keys
+from m3dspy.workspace.looking.tree import Family, Tree, families, scan, suffix_of
 from m3dspy.workspace.patterns import clean, masked
 from m3dspy.workspace.tables import TABLE_SUFFIXES, read_json, read_table
-from m3dspy.workspace.tree import Family, Tree, families, scan, suffix_of
 
 MOST = 12  # groups, tables, pairs ... that a fingerprint holds
 MOST_TEXTS = 4 * MOST  # tables and documents that are read

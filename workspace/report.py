@@ -26,8 +26,8 @@ from m3dspy.signatures.values import (
     Score,
     Tuned,
 )
-from m3dspy.workspace import examples, figures
-from m3dspy.workspace.prose import fenced, table, text
+from m3dspy.workspace.reporting import examples, figures
+from m3dspy.workspace.reporting.prose import fenced, table, text
 from m3dspy.workspace.runs import Run, write_atomic
 
 TRIALS_SHOWN = 30

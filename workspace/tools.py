@@ -19,13 +19,13 @@ import numpy as np
 
 from m3dspy.errors import DataError, M3Error
 from m3dspy.workspace import sources, tables
-from m3dspy.workspace.cases import natural, regex_of, relative
-from m3dspy.workspace.columns import is_missing, kind_of, pattern_of_cells
-from m3dspy.workspace.documents import document, is_document, is_records
-from m3dspy.workspace.measuring import voxels_of
+from m3dspy.workspace.indexes.cases import natural, regex_of, relative
+from m3dspy.workspace.looking.columns import is_missing, kind_of, pattern_of_cells
+from m3dspy.workspace.looking.documents import document, is_document, is_records
+from m3dspy.workspace.looking.measuring import voxels_of
+from m3dspy.workspace.looking.tree import MOST_CLASSES, suffix_of
 from m3dspy.workspace.patterns import clean, could_be_class, is_role, masked, pattern_of, shape
 from m3dspy.workspace.tables import TABLE_SUFFIXES
-from m3dspy.workspace.tree import MOST_CLASSES, suffix_of
 
 LENGTH = 1400  # characters of an answer
 ROWS = 3  # of a table that are previewed

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from m3dspy.signatures.values import Column, Table
-from m3dspy.workspace.cases import stem
+from m3dspy.workspace.indexes.cases import stem
+from m3dspy.workspace.looking.tree import Family
 from m3dspy.workspace.patterns import clean, pattern_of, word_set, words
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
-from m3dspy.workspace.tree import Family
 
 MOST_VALUES = 12  # of a category that are shown
 MOST_CATEGORIES = 40

@@ -15,7 +15,7 @@ from statistics import mean, median
 from typing import Literal
 
 from m3dspy.errors import DataError, UsageError
-from m3dspy.workspace.cases import natural
+from m3dspy.workspace.indexes.cases import natural
 from m3dspy.workspace.patterns import (
     could_be_class,
     is_id,

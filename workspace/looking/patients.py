@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from m3dspy.signatures.values import PatientKey
-from m3dspy.workspace.cases import stem
-from m3dspy.workspace.columns import Seen, is_missing, names_person
-from m3dspy.workspace.measuring import Measured
+from m3dspy.workspace.indexes.cases import stem
+from m3dspy.workspace.looking.columns import Seen, is_missing, names_person
+from m3dspy.workspace.looking.measuring import Measured
+from m3dspy.workspace.looking.tree import Family
 from m3dspy.workspace.patterns import tokens, word_set, words
-from m3dspy.workspace.tree import Family
 
 STUDY_WORDS = word_set("id uid exam study case accession scan")
 BUCKET = 100  # pictures a folder; a folder of more is no patient's

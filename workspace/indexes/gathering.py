@@ -7,10 +7,21 @@ from pathlib import Path
 from posixpath import join
 
 from m3dspy.errors import DataError
-from m3dspy.workspace.cases import cases, find, fixed_folder, items, left_out, natural, patients, relative, stem, within
-from m3dspy.workspace.pairing import pairs
+from m3dspy.workspace.indexes.cases import (
+    cases,
+    find,
+    fixed_folder,
+    items,
+    left_out,
+    natural,
+    patients,
+    relative,
+    stem,
+    within,
+)
+from m3dspy.workspace.indexes.pairing import pairs
+from m3dspy.workspace.indexes.splitting import split_named
 from m3dspy.workspace.sources import IMAGE_SUFFIXES, source_of
-from m3dspy.workspace.splitting import split_named
 from m3dspy.workspace.tables import read_table
 
 

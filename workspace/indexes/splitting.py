@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Split
-from m3dspy.workspace.cases import ids, left_out
+from m3dspy.workspace.indexes.cases import ids, left_out
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
 
 SPELLINGS: dict[str, Split] = {

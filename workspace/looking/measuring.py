@@ -12,10 +12,10 @@ import numpy as np
 
 from m3dspy.signatures.values import Group, Spread
 from m3dspy.workspace import sources
-from m3dspy.workspace.cases import stem
+from m3dspy.workspace.indexes.cases import stem
+from m3dspy.workspace.looking.tree import Family, Part
 from m3dspy.workspace.patterns import is_mask_name
 from m3dspy.workspace.sources import Header
-from m3dspy.workspace.tree import Family, Part
 
 STACKS = 40  # slice folders and series whose headers are read; each takes all its files
 LEAST_READ = 5  # images whose voxels are read, however large

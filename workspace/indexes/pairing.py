@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 
-from m3dspy.workspace.cases import regex_of
+from m3dspy.workspace.indexes.cases import regex_of
 
 
 def pairs(images: Iterable[str], masks: Iterable[str], image_pattern: str, mask_pattern: str) -> list[tuple[str, str]]:

@@ -13,11 +13,11 @@ from typing import Any
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Item
-from m3dspy.workspace.cases import find, items, left_out, relative, stem
-from m3dspy.workspace.gathering import from_pairs
+from m3dspy.workspace.indexes.cases import find, items, left_out, relative, stem
+from m3dspy.workspace.indexes.gathering import from_pairs
+from m3dspy.workspace.indexes.splitting import SPELLINGS
 from m3dspy.workspace.runs import write_atomic
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
-from m3dspy.workspace.splitting import SPELLINGS
 from m3dspy.workspace.tables import read_json
 
 _FILES = {"training": "train.json", "validation": "val.json", "test": "test.json"}

@@ -7,11 +7,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from m3dspy.signatures.values import Pair
-from m3dspy.workspace.columns import FileNames, Seen, is_missing, names_person
-from m3dspy.workspace.measuring import Measured
-from m3dspy.workspace.patients import patients_of
+from m3dspy.workspace.looking.columns import FileNames, Seen, is_missing, names_person
+from m3dspy.workspace.looking.measuring import Measured
+from m3dspy.workspace.looking.patients import patients_of
+from m3dspy.workspace.looking.tree import Tree, suffix_of
 from m3dspy.workspace.patterns import clean, masked
-from m3dspy.workspace.tree import Tree, suffix_of
 
 MOST = 24  # warnings in a fingerprint
 SHOWN = 3  # names in a warning

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from m3dspy.signatures.values import Design, Index, Item
-from m3dspy.workspace.figures import Tile
+from m3dspy.workspace.reporting.figures import Tile
 
 LONGEST_SIDE = 512  # pixels of a picture before it is drawn
 

@@ -1,0 +1,1 @@
+"""What `look` is made of: one walk, headers and voxels, tables, patients, documents, warnings."""

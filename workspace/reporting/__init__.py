@@ -1,0 +1,1 @@
+"""What `report` is made of: figures, example cases, escaped prose."""
