@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from sklearn.metrics import roc_auc_score
 
 from harness import Problem, Training, command_line, commit, cosine, log, say
 from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
@@ -128,13 +129,8 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor, s: Settings) -> torch.Ten
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Chance that a positive case scores above a negative one, ties counted half; NaN where either is missing."""
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]  # mean rank of ties, from 1
-    positives, negatives = truth.sum(), (1 - truth).sum()
-    if not positives or not negatives:
-        return math.nan
-    return float((rank[truth == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    """Chance that a positive case scores above a negative one; NaN where either is missing."""
+    return float(roc_auc_score(truth, score)) if 0 < truth.sum() < len(truth) else math.nan
 
 
 # ---------------------------------------------------------------------------------------------------- training

@@ -6,6 +6,16 @@ import nibabel
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.transforms import (
+    ClipIntensityPercentiles,
+    NormalizeIntensity,
+    Orientation,
+    Resize,
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+)
+from monai.utils import convert_to_tensor
 
 from harness import Problem, log
 from sources import read
@@ -41,20 +51,21 @@ def upright(array: np.ndarray, affine: np.ndarray | None, dims: int) -> tuple[to
     Args:    array: (*space) or (*space, channels).
     Returns: (channels, *space), and None where there is no affine.
     """
-    if affine is not None and dims == 3:
-        image = nibabel.as_closest_canonical(nibabel.Nifti1Image(array, affine))
-        array, affine = np.asarray(image.dataobj), image.affine
-    array = array[None] if array.ndim == dims else np.moveaxis(array, -1, 0)
-    mm = None if affine is None else [float(n) for n in np.linalg.norm(affine[:3, :dims], axis=0)]
-    return torch.from_numpy(np.ascontiguousarray(array)), mm
+    x = torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == dims else np.moveaxis(array, -1, 0)))
+    if affine is None:
+        return x, None
+    image = MetaTensor(x, affine=torch.as_tensor(affine))
+    if dims == 3:
+        image = Orientation("RAS", labels=None)(image)
+    return image.as_tensor().contiguous(), [float(mm) for mm in image.pixdim[:dims]]
 
 
 def as_stored(mask: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
     """Undo `upright` for a mask: (x, y, z) in R, A, S back to the axes that the affine describes."""
     if affine is None or mask.ndim == 2:
         return mask
-    back = nibabel.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], nibabel.io_orientation(affine))
-    return nibabel.apply_orientation(mask, back)
+    back = Orientation("".join(nibabel.aff2axcodes(affine)), labels=None)
+    return back(MetaTensor(torch.from_numpy(mask[None]), affine=torch.eye(4)))[0].numpy()
 
 
 def with_channels(x: torch.Tensor, channels: int) -> torch.Tensor:
@@ -78,7 +89,7 @@ def resized(x: torch.Tensor, size, mode: str = "linear") -> torch.Tensor:
     if mode == "linear":
         shrinks = all(new <= old for new, old in zip(size, x.shape[1:], strict=True))
         mode = "area" if shrinks else {2: "bilinear", 3: "trilinear"}[x.ndim - 1]
-    return F.interpolate(x[None], tuple(size), mode=mode)[0]
+    return convert_to_tensor(Resize(tuple(size), mode=mode)(x), track_meta=False)
 
 
 def fitted(x: torch.Tensor, size) -> torch.Tensor:
@@ -90,16 +101,19 @@ def fitted(x: torch.Tensor, size) -> torch.Tensor:
 
 def normalised(x: torch.Tensor, s) -> torch.Tensor:
     """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1."""
-    low, high = s.window if s.intensity == "window" else np.percentile(x.numpy(), (0.5, 99.5))
-    x = x.clamp(float(low), float(high))
-    if s.intensity == "zscore":
-        return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
-    return (x - float(low)) / max(float(high - low), 1e-6) * 2 - 1
+    if s.intensity == "window":
+        scaled = ScaleIntensityRange(*s.window, -1, 1, clip=True)(x)
+    elif s.intensity == "percentile":
+        scaled = ScaleIntensityRangePercentiles(0.5, 99.5, -1, 1, clip=True)(x)
+    else:
+        scaled = NormalizeIntensity()(ClipIntensityPercentiles(0.5, 99.5)(x))
+    return convert_to_tensor(scaled, track_meta=False)
 
 
 def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Mirror the images of a batch, turn, scale and shift half of them, brighten and roughen all, each in its own way.
 
+    On whole batches, where MONAI's random transforms take one image at a time.
     Args: x: (B, C, *space).  mask: (B, 1, *space), follows the same geometry.  Strength is s.augment, 0 to 1.
     """
     count, dims, a, device = len(x), s.dims, s.augment, x.device
