@@ -70,7 +70,7 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float | None:
 
 
 def surface_dice(
-    one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: Sequence[float], tolerance: float
+    one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: Sequence[float] | NDArray, tolerance: float
 ) -> float | None:
     """Share of both surfaces that lies within `tolerance` mm of the other one (NSD); None where both masks are empty.
 
@@ -90,7 +90,7 @@ def surface_dice(
         borders.append(padded & ~binary_erosion(padded))
     near = 0
     for border, target in (borders, borders[::-1]):
-        near += int((distance_transform_edt(~target, sampling=spacing)[border] <= tolerance + 1e-6).sum())
+        near += int((np.asarray(distance_transform_edt(~target, sampling=spacing))[border] <= tolerance + 1e-6).sum())
     return near / sum(int(border.sum()) for border in borders)
 
 

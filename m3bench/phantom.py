@@ -19,8 +19,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Volume = NDArray[np.float32]
-Case, Result = TypeVar("Case"), TypeVar("Result")
+Volume = NDArray[np.floating]
+Numbers = Sequence[float] | NDArray  # one an axis
+Case = TypeVar("Case")
+Result = TypeVar("Result")
 Axes = Sequence[Volume]  # one coordinate array an axis, broadcastable against the others
 
 AIR, FAT, SOFT_TISSUE, BLOOD, BONE = -1000.0, -100.0, 45.0, 50.0, 450.0  # HU
@@ -42,13 +44,13 @@ def each(make: Callable[[Case], Result], cases: Iterable[Case], workers: int) ->
 
 
 # ------------------------------------------------------------------------------------------------ geometry
-def millimetres(shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float] = (0, 0, 0)) -> list[Volume]:
+def millimetres(shape: Numbers, spacing: Numbers, centre: Numbers = (0, 0, 0)) -> list[Volume]:
     """Coordinates of every voxel in mm, one broadcastable array an axis; `centre` is the middle of the grid."""
     lines = [(np.arange(n) - (n - 1) / 2) * step + at for n, step, at in zip(shape, spacing, centre, strict=False)]
     return [line.astype(np.float32) for line in np.ix_(*lines)]
 
 
-def turned(axes: Axes, angles: Sequence[float]) -> list[Volume]:
+def turned(axes: Axes, angles: Numbers) -> list[Volume]:
     """The coordinates after a turn by three angles in radians about x, y and z."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -58,9 +60,7 @@ def turned(axes: Axes, angles: Sequence[float]) -> list[Volume]:
     return [row[0] * axes[0] + row[1] * axes[1] + row[2] * axes[2] for row in matrix]
 
 
-def ellipsoid(
-    axes: Axes, centre: Sequence[float], radii: Sequence[float], angles: Sequence[float] | None = None
-) -> Volume:
+def ellipsoid(axes: Axes, centre: Numbers, radii: Numbers, angles: Numbers | None = None) -> Volume:
     """Distance from the centre in units of the radii: below 1 is inside. Two axes give an endless cylinder."""
     moved = [axis - np.float32(at) for axis, at in zip(axes, centre, strict=False)]
     if angles is not None:
@@ -74,22 +74,21 @@ def inside(distance: Volume, edge: float) -> Volume:
 
 
 # ------------------------------------------------------------------------------------------------ texture and noise
-def blurred(volume: NDArray, sigma: float | Sequence[float]) -> Volume:
+def blurred(volume: NDArray, sigma: float | Numbers) -> Volume:
     """Gaussian blur, sigma in voxels."""
     from scipy.ndimage import gaussian_filter
 
     return gaussian_filter(volume.astype(np.float32, copy=False), sigma)
 
 
-def texture(
-    random: np.random.Generator, shape: Sequence[int], sigma: float | Sequence[float], deviation: float
-) -> Volume:
+def texture(random: np.random.Generator, shape: Numbers, sigma: float | Numbers, deviation: float) -> Volume:
     """A smooth random field of mean 0. Args: sigma: of the blur, voxels. deviation: standard deviation of the field.
 
     Drawn on a grid as coarse as the blur allows, then interpolated.
     """
     from scipy.ndimage import gaussian_filter
 
+    shape = [int(n) for n in shape]
     sigmas = np.broadcast_to(np.asarray(sigma, float), len(shape))
     step = np.maximum(1, (sigmas / 1.5).astype(int))
     coarse = [max(4, -(-n // s) + 2) for n, s in zip(shape, step, strict=True)]
@@ -102,9 +101,9 @@ def texture(
     return (field - field.mean()) * np.float32(deviation / (field.std() + 1e-8))
 
 
-def ct_noise(random: np.random.Generator, shape: Sequence[int], deviation: float, sigma: float | Sequence[float] = 0.6):
+def ct_noise(random: np.random.Generator, shape: Numbers, deviation: float, sigma: float | Numbers = 0.6):
     """Correlated CT noise in HU: white noise seen through a reconstruction kernel of width `sigma` voxels."""
-    noise = blurred(random.standard_normal(shape, dtype=np.float32), sigma)
+    noise = blurred(random.standard_normal([int(n) for n in shape], dtype=np.float32), sigma)
     return noise * np.float32(deviation / noise.std())
 
 
@@ -114,15 +113,13 @@ def rician(random: np.random.Generator, signal: Volume, deviation: float) -> Vol
     return np.hypot(signal + real, imaginary)
 
 
-def coil_field(random: np.random.Generator, shape: Sequence[int], strength: float) -> Volume:
+def coil_field(random: np.random.Generator, shape: Numbers, strength: float) -> Volume:
     """The slow brightness change of an MR coil, a factor around 1."""
     return np.exp(texture(random, shape, [n / 2.5 for n in shape], strength))
 
 
 # ------------------------------------------------------------------------------------------------ files
-def save_nifti(
-    path: Path, volume: NDArray, spacing: Sequence[float], codes: str, origin: Sequence[float], dtype: type
-) -> None:
+def save_nifti(path: Path, volume: NDArray, spacing: Numbers, codes: str, origin: Numbers, dtype: type) -> None:
     """Write a RAS+ volume as a NIfTI file whose axes run as `codes` says ("LPS").
 
     Args: spacing: mm. origin: where the volume's centre lies in the scanner, mm.

@@ -41,7 +41,7 @@ def fisher(successes: int, runs: int, other_successes: int, other_runs: int) -> 
     from scipy.stats import fisher_exact
 
     table = [[successes, runs - successes], [other_successes, other_runs - other_successes]]
-    return float(fisher_exact(table)[1])
+    return float(fisher_exact(table).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def resampled(patients: Sequence[str], seed: int, rounds: int = 1000) -> NDArray[np.float64]:

@@ -253,7 +253,7 @@ def _carry_on(run: Any, json: bool) -> None:
     if json:
         print(as_json(run.id, str(run.folder), outcome))
     else:
-        print(f"{verdict(outcome.grade)}\nReport: {run.folder / 'report.md'}")
+        print(f"{verdict(outcome)}\nReport: {run.folder / 'report.md'}")
 
 
 def _say(json: bool, found: Any, text: str) -> None:

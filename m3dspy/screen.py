@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from m3dspy.signatures.values import Fingerprint, Grade, Group, Outcome, Score, Spread
+from m3dspy.signatures.values import Fingerprint, Group, Outcome, Score, Spread
 
 _STAGES = {
     "look": "look at the data",
@@ -70,15 +70,18 @@ class Screen:
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-        name = _STAGES.get(event["name"], event["name"])
+        name: str = _STAGES.get(event["name"]) or event["name"]
         if event["status"] == "start":
             self._task = self._bar.add_task(name, total=None, note="")
         else:
             self._console.print(f"  {name:<28}{event['seconds']:7.1f} s", markup=False)
 
 
-def verdict(grade: Grade) -> str:
-    """The result in one line."""
+def verdict(outcome: Outcome) -> str:
+    """How a run ended, in one line."""
+    grade = outcome.grade
+    if grade is None:
+        return f"{outcome.status}: {outcome.reason}"
     control = f", shuffled control {grade.control.value:.3f}" if grade.control else ""
     beats = "beats both" if grade.s2 else "does not beat both"
     return (

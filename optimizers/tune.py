@@ -7,10 +7,16 @@ sampler seeded with k from the trials before it, and an interrupted one is asked
 import shutil
 from contextlib import closing
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
 from optuna.trial import FrozenTrial, TrialState
 
 from m3dspy.errors import DataError, M3Error, RunFailed
@@ -20,7 +26,11 @@ from m3dspy.workspace import training
 from m3dspy.workspace.runs import Run, disk
 
 STARTUP = 4  # trials before TPE and the pruner have a say; the first of them is the design as it stands
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+STATES: dict[TrialState, Literal["complete", "pruned", "failed"]] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
 
 
 def tune(run: Run, trials: int, minutes: float | None = None, *, trusted: bool, unsafe: bool) -> Tuned:
@@ -150,6 +160,8 @@ def _space(run: Run, trusted: bool, unsafe: bool) -> tuple[dict[str, BaseDistrib
 def _allows(distribution: BaseDistribution, value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
+    if not isinstance(distribution, IntDistribution | FloatDistribution):
+        return False
     kind = int if isinstance(distribution, IntDistribution) else int | float
     return isinstance(value, kind) and distribution.low <= value <= distribution.high
 

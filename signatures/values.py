@@ -266,9 +266,11 @@ class Knob(Value):
     def _range_or_choices(self) -> "Knob":
         if bool(self.choices) == (self.low is not None and self.high is not None):
             raise ValueError("a knob needs either low and high, or choices")
-        if not self.choices and not self.low < self.high:  # pyright: ignore[reportOptionalOperand]
+        if self.choices or self.low is None or self.high is None:
+            return self
+        if self.low >= self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        if self.log and not self.choices and self.low <= 0:  # pyright: ignore[reportOptionalOperand]
+        if self.log and self.low <= 0:
             raise ValueError(f"a log range must be above 0, got low={self.low}")
         return self
 
@@ -395,7 +397,9 @@ class Outcome(Value):
     status: Literal["done", "refused", "failed"]
     reason: str = ""
     grade: Grade | None = None
-    settings: dict[str, object] = Field(default_factory=dict, description="the settings of the delivered model")
+    settings: dict[str, float | int | bool | str] = Field(
+        default_factory=dict, description="the settings of the delivered model"
+    )
     trials: int = 0
     seconds: dict[str, float] = Field(default_factory=dict, description="stage -> wall time")
     calls: int = Field(default=0, description="calls to language models")

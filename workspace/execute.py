@@ -117,8 +117,8 @@ def _lines(process: subprocess.Popen[bytes], record: BinaryIO, deadline: float) 
     """
     total, rest = 0, b""
     with selectors.DefaultSelector() as pipes:
-        pipes.register(process.stdout, selectors.EVENT_READ)
-        pipes.register(process.stderr, selectors.EVENT_READ)
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipes.register(pipe, selectors.EVENT_READ)
         while pipes.get_map():
             ready = pipes.select(max(0.0, min(0.2, deadline - time.monotonic())))
             if not ready and process.poll() is not None:
@@ -154,8 +154,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     with Path(os.devnull).open("wb") as nowhere:  # the pipes close when the last of them is dead
         deque(_lines(process, nowhere, time.monotonic() + 2), maxlen=0)
-    process.stdout.close()
-    process.stderr.close()
+    for pipe in filter(None, (process.stdout, process.stderr)):
+        pipe.close()
 
 
 def _uncontained(why: str, trusted: bool, unsafe: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
@@ -29,6 +30,8 @@ from m3dspy.signatures.values import (
 from m3dspy.workspace.reporting import examples, figures
 from m3dspy.workspace.reporting.prose import fenced, table, text
 from m3dspy.workspace.runs import Run, write_atomic
+
+V = TypeVar("V")
 
 TRIALS_SHOWN = 30
 EXAMPLES = 3  # of the worst cases, and as many others
@@ -62,7 +65,7 @@ def report(run_folder: Path) -> Path:
     """
     run = Run(run_folder)
 
-    def reached(name, kind):
+    def reached(name: str, kind: type[V]) -> V | None:
         return run.load(name, kind) if run.has(name) else None
 
     finished = Finished(

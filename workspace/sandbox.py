@@ -16,7 +16,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import m3dspy
 from m3dspy.errors import DataError
@@ -84,8 +84,8 @@ def start_plain(command: Sequence[str], out: Path, scratch: Path, threads: int |
     return _start(command, env=_environment(scratch, [own], threads), cwd=out)
 
 
-def _start(command: Sequence[str], **how) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def _start(command: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # pyright: ignore[reportReturnType]
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -127,13 +127,13 @@ def infection(
     """Where the disease is, and how far it fills the air (0 to 1): blobs near the pleura, some with a solid core."""
     from scipy.ndimage import distance_transform_edt
 
-    depth = distance_transform_edt(lung, sampling=spacing)
+    depth = np.asarray(distance_transform_edt(lung, sampling=spacing))
     chance = np.where(lung, np.exp(-depth / 14) * np.exp(-axes[1] / 60), 0).ravel()
     chance /= chance.sum()
     infected, density = np.zeros(lung.shape, bool), np.zeros(lung.shape, np.float32)
     for _ in range(1 + random.poisson(3.2 * burden)):
         place = np.unravel_index(random.choice(chance.size, p=chance), lung.shape)
-        centre = [axis.ravel()[i] for axis, i in zip(axes, place, strict=True)]
+        centre = [float(axis.ravel()[i]) for axis, i in zip(axes, place, strict=True)]
         radii = random.uniform(12, 34, 3) * (0.7 + 0.3 * burden)
         r = ellipsoid(axes, centre, radii, random.uniform(-0.6, 0.6, 3)) + texture(random, lung.shape, 2.5, 0.28)
         infected |= (r < 1) & lung

@@ -64,7 +64,9 @@ class RulesEngine:
     supported_params: frozenset[str] = frozenset()
 
     def complete(self, request: Request) -> Response:
-        system = request.system if isinstance(request.system, str) else "".join(p.text for p in request.system or ())
+        system = request.system or ""
+        if not isinstance(system, str):
+            system = "".join(getattr(part, "text", "") for part in system)
         messages = [(message.role, message.text or "") for message in request.messages]
         try:
             text = answer(system, messages)

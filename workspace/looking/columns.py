@@ -8,12 +8,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from m3dspy.signatures.values import Column, Table
 from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.tree import Family
 from m3dspy.workspace.patterns import clean, pattern_of, word_set, words
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
+
+Kind = Literal["category", "number", "text", "identifier", "date", "empty"]
 
 MOST_VALUES = 12  # of a category that are shown
 MOST_CATEGORIES = 40
@@ -143,7 +146,7 @@ def _column(name: str, cells: Sequence[str], cases: list[str | None] | None, fil
     return Column(name=clean(name, 60), kind=kind, distinct=len(counts), missing=missing, **more)
 
 
-def kind_of(name: str, counts: Counter[str]) -> str:
+def kind_of(name: str, counts: Counter[str]) -> Kind:
     """category, number, text, identifier, date or empty; `counts`: cell -> rows."""
     if not counts:
         return "empty"

@@ -42,13 +42,20 @@ WIDTH = 8.0  # inches, at 100 dots an inch
 MOST_BYTES = 300_000
 
 
+def _whole_numbers(axes: "Axes") -> None:
+    """Ticks of the x axis at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 @contextmanager
 def _figure(path: Path, height: float) -> "Iterator[Figure]":
     """A figure in the common style, saved when the block ends. No pyplot: no global state, no display."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         figure = Figure(figsize=(WIDTH, height))
         figure.set_layout_engine("constrained", h_pad=0.1)  # inches; less cuts off a title of two lines
         yield figure
@@ -92,7 +99,7 @@ def learning_curve(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
             points = [(epoch["epoch"], epoch[key]) for epoch in epochs]
             axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3)
             axes.set(title=title, xlabel="epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            _whole_numbers(axes)
             if key == "score":
                 best = max(points, key=lambda point: point[1])
                 axes.plot(*best, "o", color=INK, markersize=8, fillstyle="none")
@@ -123,14 +130,14 @@ def trials(tried: Sequence[Trial], path: Path) -> None:
                 "markersize": 7,
             }
             label = f"{state} ({len(chosen)})" if chosen else None
-            axes.plot([t.number for t in scored], [t.score for t in scored], label=label, zorder=3, **look)
+            axes.plot([t.number for t in scored], [t.score or 0.0 for t in scored], label=label, zorder=3, **look)
             axes.plot(unscored, [0.02] * len(unscored), transform=axes.get_xaxis_transform(), clip_on=False, **look)
         done = [trial for trial in tried if trial.state == "complete" and trial.score is not None]
         if done:
-            best = np.maximum.accumulate([trial.score for trial in done])
+            best = np.maximum.accumulate([trial.score or 0.0 for trial in done])
             axes.step([t.number for t in done], best, where="post", color=GREY, label="best so far", zorder=1)
         axes.set(title="Score on the validation cases", xlabel="trial")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _whole_numbers(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 

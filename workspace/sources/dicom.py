@@ -211,7 +211,8 @@ def _planes(dataset: Any) -> list[_Plane] | None:
         spacing = _group(dataset, frame, "PixelMeasuresSequence").get("PixelSpacing")
         if not position or not axes or not spacing:
             return None
-        place = _Plane(np.array(position, float), np.array(axes, float).reshape(2, 3), tuple(map(float, spacing)))
+        down, across = float(spacing[0]), float(spacing[1])
+        place = _Plane(np.array(position, float), np.array(axes, float).reshape(2, 3), (down, across))
         if "PerFrameFunctionalGroupsSequence" not in dataset and count > 1:
             away = float(offsets[frame] - offsets[0]) if offsets else frame * _thickness(dataset)
             place = _Plane(place.position + away * np.cross(*place.axes), place.axes, place.spacing)

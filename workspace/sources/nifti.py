@@ -54,6 +54,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _open(path: Path) -> Any:
     """The nibabel image, its voxels still on disk."""
     import nibabel
+    from nibabel.spatialimages import SpatialImage
 
     if path.name.lower().endswith((".nii.gz", ".mgz")):
         stream = _Limited(path)
@@ -65,7 +66,7 @@ def _open(path: Path) -> Any:
         image = kind.from_stream(stream)
     else:
         image = nibabel.load(path)
-    if not isinstance(image, nibabel.spatialimages.SpatialImage) or len(image.shape) < 2:
+    if not isinstance(image, SpatialImage) or len(image.shape) < 2:
         raise ValueError("is not an image in space")
     if getattr(image.dataobj, "offset", 0) > _MAX_HEADER:
         raise ValueError(f"has a header of more than {_MAX_HEADER >> 20} MiB")

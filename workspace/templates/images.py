@@ -1,6 +1,7 @@
 """Images of any format as tensors: read, turned upright, resampled, normalised, augmented. Part of every script."""
 
 from pathlib import Path
+from typing import cast
 
 import nibabel
 import numpy as np
@@ -56,7 +57,7 @@ def upright(array: np.ndarray, affine: np.ndarray | None, dims: int) -> tuple[to
         return x, None
     image = MetaTensor(x, affine=torch.as_tensor(affine))
     if dims == 3:
-        image = Orientation("RAS", labels=None)(image)
+        image = cast(MetaTensor, Orientation("RAS", labels=None)(image))
     return image.as_tensor().contiguous(), [float(mm) for mm in image.pixdim[:dims]]
 
 
@@ -102,7 +103,8 @@ def fitted(x: torch.Tensor, size) -> torch.Tensor:
 def normalised(x: torch.Tensor, s) -> torch.Tensor:
     """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1."""
     if s.intensity == "window":
-        scaled = ScaleIntensityRange(*s.window, -1, 1, clip=True)(x)
+        low, high = s.window
+        scaled = ScaleIntensityRange(low, high, -1, 1, clip=True)(x)
     elif s.intensity == "percentile":
         scaled = ScaleIntensityRangePercentiles(0.5, 99.5, -1, 1, clip=True)(x)
     else:

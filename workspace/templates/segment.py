@@ -223,7 +223,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
     for epoch in run.epochs():
         order = torch.randperm(len(training)).repeat(s.crops + s.batch)[: steps * s.batch]
         for rows in order.split(s.batch):
-            images, masks = zip(*(patch_of(training[row], s) for row in rows), strict=True)
+            images, masks = map(list, zip(*(patch_of(training[row], s) for row in rows), strict=True))
             x, y = augmented(on_device(images, run.fabric.device), s, on_device(masks, run.fabric.device))
             run.step(loss(run.net(x), y))
         run.ema.eval()
