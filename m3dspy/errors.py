@@ -50,14 +50,16 @@ class NoSandbox(M3Error):
 class RunFailed(M3Error):
     """A script ended badly.
 
-    Args: happened: one sentence.  log: the script's log, of which the last five lines are shown.
+    Args: happened: one sentence.  log: the script's log. If its last line is `error: ...`, the script knew what was
+          wrong, and that is the message; else the last five lines are shown.
     """
 
     def __init__(self, happened: str, log: Path):
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         self.tail = [line for line in lines if line.strip()][-5:]
-        shown = "".join(f"\n    {line[:200]}" for line in self.tail)
-        super().__init__(f"{happened} Log: {log}{shown}")
+        known = self.tail[-1].removeprefix("error: ") if self.tail and self.tail[-1].startswith("error: ") else ""
+        shown = "" if known else "".join(f"\n    {line[:200]}" for line in self.tail)
+        super().__init__(f"{known.rstrip('.') + '.' if known else happened} Log: {log}{shown}")
 
 
 class Stopped(BaseException):

@@ -88,3 +88,16 @@ def test_a_spent_budget_passes_through_loops_that_swallow_errors():
 
     with pytest.raises(Stopped, match="spent"):
         loop()
+
+
+def test_a_failed_run_says_what_its_script_knew_in_one_line(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("reading\nerror: a.nii.gz: cannot be read: is damaged\n")
+    assert str(RunFailed("train.py ended with status 1.", log)) == f"a.nii.gz: cannot be read: is damaged. Log: {log}"
+
+
+def test_a_failed_run_shows_the_last_five_lines_where_its_script_knew_nothing(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"line {n}\n" for n in range(9)))
+    shown = str(RunFailed("train.py ended with status 1.", log)).splitlines()
+    assert shown == [f"train.py ended with status 1. Log: {log}", *(f"    line {n}" for n in range(4, 9))]

@@ -17,5 +17,5 @@ def network(s):
         spatial_dims=s.dims, n_input_channels=s.channels, conv1_t_size=7 if s.dims == 2 else 5, conv1_t_stride=2
     )
     features = net.fc.in_features  # pyright: ignore[reportOptionalMemberAccess]  there is one unless feed_forward=False
-    net.fc = nn.Sequential(nn.Dropout(s.dropout), nn.Linear(features, len(s.labels)))  # pyright: ignore
+    net.fc = nn.Sequential(nn.Dropout(s.dropout), nn.Linear(features, len(s.labels)))  # pyright: ignore[reportAttributeAccessIssue]
     return net

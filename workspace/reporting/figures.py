@@ -44,9 +44,11 @@ MOST_BYTES = 300_000
 
 def _whole_numbers(axes: "Axes") -> None:
     """Ticks of the x axis at whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import AutoLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    locator = AutoLocator()
+    locator.set_params(integer=True)
+    axes.xaxis.set_major_locator(locator)
 
 
 @contextmanager

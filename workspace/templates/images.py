@@ -33,7 +33,8 @@ def read_image(paths, root: Path, dims: int) -> tuple[np.ndarray, np.ndarray | N
     try:
         array, affine = read(root / name if len(files) == 1 else [root / file for file in files])
     except (OSError, ValueError) as error:
-        raise Problem(f"{name}: cannot be read: {str(error).removeprefix(Path(name).name + ': ')}") from None
+        why = str(error).removeprefix(Path(name).name + ": ")
+        raise Problem(f"{name}: cannot be read: {why}; mend or remove the file") from None
     if array.ndim not in (dims, dims + 1) or 0 in array.shape:
         raise Problem(f"{name}: expected a {dims}D image, found an array of shape {array.shape}")
     array = array.astype(np.float32)
