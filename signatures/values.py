@@ -268,7 +268,7 @@ class Knob(Value):
             raise ValueError("a knob needs either low and high, or choices")
         if self.choices or self.low is None or self.high is None:
             return self
-        if self.low >= self.high:
+        if not self.low < self.high:  # so that NaN is refused too
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"a log range must be above 0, got low={self.low}")
