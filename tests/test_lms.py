@@ -1,5 +1,6 @@
 """Names, preflight, ledger and budgets of the LM layer, over real HTTP on loopback."""
 
+import asyncio
 import json
 import threading
 from contextlib import contextmanager
@@ -115,6 +116,15 @@ def test_calls_stop_at_their_number_even_inside_a_module(tmp_path):
     with pytest.raises(Stopped, match="budget of 2 calls"), dspy.context(lm=lm):
         dspy.Predict("question -> answer")(question="three")
     assert Ledger(tmp_path / "lm.jsonl").calls == 2
+
+
+def test_calls_stop_at_their_number_when_they_are_awaited_too():
+    with server_that(200, READY) as (base, seen):
+        lm = M3dLM("openai/m", Ledger(max_calls=1), api_base=base, cache=False)
+        asyncio.run(lm.acall("one"))
+        with pytest.raises(Stopped, match="budget of 1 calls"):
+            asyncio.run(lm.acall("two"))
+    assert len(seen) == 1
 
 
 def test_a_resumed_run_remembers_what_it_spent(tmp_path):

@@ -1,8 +1,8 @@
 """Names of language models, and the one class that talks to them."""
 
 import os
-import threading
 import time
+from contextvars import ContextVar
 from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices come from the installed package, not the network
@@ -25,6 +25,7 @@ KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
 }
 _KEYLESS = ("openai", "hosted_vllm")
+_began: ContextVar[float] = ContextVar("began")
 
 
 class M3dLM(dspy.LM):
@@ -40,7 +41,7 @@ class M3dLM(dspy.LM):
     """
 
     def __init__(self, name: str, ledger: Ledger, api_base: str | None = None, **settings: Any):
-        self.ledger, self._call = ledger, threading.local()
+        self.ledger = ledger
         if name == "rules":
             super().__init__(RULES_MODEL, engine=RulesEngine(), cache=False, **settings)
             return
@@ -63,12 +64,19 @@ class M3dLM(dspy.LM):
         return self  # DSPy copies the LM with every program, and its history with it
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.ledger.admit(free=self.is_rules)
-        self._call.started = time.perf_counter()
+        self._begin()
         return super().__call__(*args, **kwargs)
 
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        self._begin()
+        return await super().acall(*args, **kwargs)
+
+    def _begin(self) -> None:
+        self.ledger.admit(free=self.is_rules)
+        _began.set(time.perf_counter())
+
     def update_history(self, entry: dict[str, Any]) -> None:
-        self.ledger.add(entry, time.perf_counter() - self._call.started, free=self.is_rules)
+        self.ledger.add(entry, time.perf_counter() - _began.get(), free=self.is_rules)
 
 
 def full_name(name: str) -> str:
