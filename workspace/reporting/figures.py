@@ -122,7 +122,7 @@ def trials(tried: Sequence[Trial], path: Path) -> None:
         axes = figure.subplots()
         for state, (marker, face, edge) in marks.items():
             chosen = [trial for trial in tried if trial.state == state]
-            scored = [trial for trial in chosen if trial.score is not None]
+            scored = {trial.number: trial.score for trial in chosen if trial.score is not None}
             unscored = [trial.number for trial in chosen if trial.score is None]
             look = {
                 "marker": marker,
@@ -132,12 +132,12 @@ def trials(tried: Sequence[Trial], path: Path) -> None:
                 "markersize": 7,
             }
             label = f"{state} ({len(chosen)})" if chosen else None
-            axes.plot([t.number for t in scored], [t.score or 0.0 for t in scored], label=label, zorder=3, **look)
+            axes.plot([*scored], [*scored.values()], label=label, zorder=3, **look)
             axes.plot(unscored, [0.02] * len(unscored), transform=axes.get_xaxis_transform(), clip_on=False, **look)
-        done = [trial for trial in tried if trial.state == "complete" and trial.score is not None]
+        done = {t.number: t.score for t in tried if t.state == "complete" and t.score is not None}
         if done:
-            best = np.maximum.accumulate([trial.score or 0.0 for trial in done])
-            axes.step([t.number for t in done], best, where="post", color=GREY, label="best so far", zorder=1)
+            best = np.maximum.accumulate([*done.values()])
+            axes.step([*done], best, where="post", color=GREY, label="best so far", zorder=1)
         axes.set(title="Score on the validation cases", xlabel="trial")
         _whole_numbers(axes)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
