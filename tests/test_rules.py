@@ -180,6 +180,13 @@ def test_a_card_is_used_only_where_its_layout_is_found():
     assert plan_for("segment the lungs", CT, [card]).plan.card is None
 
 
+def test_a_card_of_another_dataset_is_not_used_for_its_common_words():
+    card = DataCard(
+        name="COVID19", text="Chest CT in `images`, `.nii.gz`; masks in `segmentation_masks`; `labels.json`."
+    )
+    assert plan_for("segment all structures", CT, [card]).plan.card is None
+
+
 def test_a_foreign_signature_is_refused_by_name():
     with pytest.raises(Exception, match="answers m3dspy's own signatures only"):
         ask(dspy.Signature("question -> answer"), question="2 + 2?")

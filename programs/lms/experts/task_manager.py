@@ -135,14 +135,26 @@ def _rank(request: str, counts: Mapping[str, int], hints: float) -> float:
 
 
 def _card(fingerprint: Fingerprint, cards: list[DataCard]) -> DataCard | None:
-    """The card whose own names (in back-quotes) are found in the folder: more than half of them, and the most."""
-    there = fingerprint.model_dump_json().lower()
-    shares = []
+    """The card whose own names (in back-quotes) are those of the folder: two of them and most of them, and the most."""
+    there = _names(fingerprint)
+    best, most = None, 0.5
     for card in cards:
-        own = {name.lower().strip("/") for name in _OWN_NAME.findall(card.text)}
-        shares.append((sum(name in there for name in own) / max(len(own), 1), card))
-    share, card = max(shares, key=lambda entry: entry[0], default=(0.0, None))
-    return card if share > 0.5 else None
+        own = {name.lower().strip("/") for name in _OWN_NAME.findall(card.text) if not name.isdigit()}
+        found = own & there
+        if len(found) >= 2 and len(found) / len(own) > most:
+            best, most = card, len(found) / len(own)
+    return best
+
+
+def _names(fingerprint: Fingerprint) -> set[str]:
+    """Every name that the folder uses for a file, a folder, a column, a class or a cell."""
+    paths = [group.folder for group in fingerprint.groups] + [folders.parent for folders in fingerprint.class_folders]
+    paths += [table.path for table in fingerprint.tables] + [document.path for document in fingerprint.documents]
+    names = {part for path in paths for part in (path, *path.split("/"))}
+    names |= {name for folders in fingerprint.class_folders for name in folders.classes}
+    for column in (column for table in fingerprint.tables for column in table.columns):
+        names |= {column.name, *column.values}
+    return {name.lower() for name in names if name}
 
 
 def _same_subject(request: str, known: str, fingerprint: Fingerprint) -> None:
