@@ -252,6 +252,14 @@ def test_the_control_deals_each_patient_one_label_and_keeps_the_counts():
     assert dealt != items
 
 
+def test_the_control_leaves_no_relation_between_old_and_new_labels():
+    items = [{"patient": f"p{i}", "label": "ab"[i % 2]} for i in range(40)]
+    for seed in range(5):
+        dealt = script("classify").dealt_out(items, seed)
+        kept = sum(new["label"] == old["label"] for new, old in zip(dealt, items, strict=True))
+        assert kept == 20  # half of each class of 20 keeps its label
+
+
 def test_the_control_gives_every_image_the_mask_of_another_patient(tmp_path):
     items = [{"patient": f"p{i}", "label": f"m{i}"} for i in range(5)]
     exchanged = script("segment").exchanged(items, seed=0)

@@ -62,7 +62,7 @@ class Settings:
     width: int = 8  # channels of the first layer
     dropout: float = 0.3
     seed: int = 0
-    shuffled: bool = False  # the control: labels are dealt out to patients at random
+    shuffled: bool = False  # the control: patients exchange labels
     workers: int = 2  # threads that read images
     cache_gb: float = 4.0  # prepared images stay in memory up to this size, else in a file below --out
     precision: str = "auto"  # or any of Lightning Fabric, "32-true"
@@ -109,10 +109,20 @@ def targets(items: list[dict], s: Settings) -> torch.Tensor:
 
 
 def dealt_out(items: list[dict], seed: int) -> list[dict]:
-    """The control: every patient gets the label of a patient drawn at random, without replacement."""
+    """The control: patients exchange labels so that in every class the new labels have the mix of all.
+
+    A plain shuffle of few patients leaves some relation to the truth by chance, and a network makes much of it.
+    """
     labels = {item["patient"]: item["label"] for item in items}
-    order = np.random.default_rng(seed).permutation(len(labels))
-    dealt = dict(zip(labels, [list(labels.values())[i] for i in order], strict=True))
+    names = {patient: str(label) for patient, label in labels.items()}
+    mixed = [list(labels)[i] for i in np.random.default_rng(seed).permutation(len(labels))]
+    by_class = sorted(mixed, key=names.__getitem__)
+    sizes, seen, place = Counter(names.values()), Counter(), {}
+    for patient in by_class:
+        place[patient] = (seen[names[patient]] + 0.5) / sizes[names[patient]]
+        seen[names[patient]] += 1
+    spread = sorted(by_class, key=place.__getitem__)  # any stretch of it holds the mix of all
+    dealt = {patient: labels[other] for patient, other in zip(by_class, spread, strict=True)}
     return [{**item, "label": dealt[item["patient"]]} for item in items]
 
 
