@@ -94,7 +94,8 @@ def predict(run: Run, images: Path, out: Path) -> dict[str, Any]:
 
     Raises: UsageError: nothing to read, or `out` is not empty.  RunFailed: a case was not answered; the others are.
     """
-    run.load("outcome", Outcome)
+    if (outcome := run.load("outcome", Outcome)).status != "done":
+        raise UsageError(f"Run {run.id} has no model: status {outcome.status}. {outcome.reason}")
     if not images.exists():
         raise UsageError(f"There is no {images}. Give an image or a folder of images.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -155,6 +155,9 @@ def test_a_request_that_the_data_cannot_serve_exits_3_with_the_reason(m3dspy, tm
     (run,) = (tmp_path / "runs").glob("[!.]*")
     assert json.loads((run / "outcome.json").read_text())["status"] == "refused"
     assert not (run / "code").exists()
+    status, _, err = m3dspy("predict", run, tmp_path / "ADNI", "--out", "answers")
+    assert status == 2
+    assert "has no model: status refused" in one_line(err)
 
 
 # ---------------------------------------------------------------------------------------------------- looking

@@ -307,13 +307,53 @@ def test_a_mask_turned_upright_and_back_is_itself(codes):
     assert np.array_equal(images.as_stored(turned[0].numpy(), affine), mask)
 
 
-def test_cropping_undoes_padding():
+def test_an_image_is_cropped_or_padded_evenly_with_its_least_value():
     import torch
 
-    x = torch.arange(35.0).reshape(1, 5, 7)
-    padded = script("images").fitted(x, (8, 8))
-    assert padded.shape == (1, 8, 8)
-    assert torch.equal(script("images").fitted(padded, (5, 7)), x)
+    x = torch.tensor([[[5.0, 6, 7], [8, 9, 4]]])
+    found = script("images").fitted(x, (4, 1))
+    assert found.tolist() == [[[4], [6], [9], [4]]]
+    assert torch.equal(script("images").fitted(found, (4, 1)), found)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "values"),
+    [
+        ("window", [-1, -1, 0, 1]),
+        ("percentile", [-1, -0.6, 0.2, 1]),
+        ("zscore", [difference / 1475**0.5 for difference in (-45, -25, 15, 55)]),  # of the mean, 45
+    ],
+)
+def test_intensities_are_scaled_after_outliers_are_cut_off(intensity, values):
+    import torch
+
+    x = torch.tensor([0.0, 20, 60, 100]).repeat_interleave(100)
+    x[0], x[-1] = -9999, 9999  # 0.25 % each
+    s = replace(script("segment").SETTINGS, intensity=intensity, window=(20.0, 100.0))
+    found = script("images").normalised(x.reshape(1, 20, 20), s).flatten()[50::100]
+    assert found.tolist() == pytest.approx(values, abs=1e-3)
+
+
+def test_an_image_of_one_value_but_for_a_few_voxels_stays_within_float16():
+    import torch
+
+    x = torch.zeros(1, 10, 100)
+    x[0, 0, 0] = 1e6
+    for intensity in ("percentile", "zscore"):
+        found = script("images").normalised(x, replace(script("segment").SETTINGS, intensity=intensity))
+        assert found.abs().max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (33, 9), (40, 40)])
+def test_an_image_smaller_than_a_patch_is_marked_on_its_own_grid(shape):
+    import torch
+    from lightning.fabric import Fabric
+
+    module = script("segment")
+    x = torch.randn(1, *shape)
+    s = replace(module.SETTINGS, dims=2, size=(32, 32))
+    found = module.marked(lambda patch: torch.cat([patch, -patch], 1), x, s, Fabric(accelerator="cpu"), 0.5)
+    assert torch.allclose(found, torch.cat([x, -x]).softmax(0), atol=1e-5)
 
 
 def test_only_allowed_axes_are_mirrored():

@@ -13,8 +13,8 @@ from monai.transforms import (
     NormalizeIntensity,
     Orientation,
     Resize,
+    ResizeWithPadOrCrop,
     ScaleIntensityRange,
-    ScaleIntensityRangePercentiles,
 )
 from monai.utils import convert_to_tensor
 
@@ -95,10 +95,8 @@ def resized(x: torch.Tensor, size, mode: str = "linear") -> torch.Tensor:
 
 
 def fitted(x: torch.Tensor, size) -> torch.Tensor:
-    """(C, *space) to (C, *size), cropped or padded with the least value, evenly; cropping undoes padding."""
-    missing = [new - old for new, old in zip(size, x.shape[1:], strict=True)]
-    halves = [n for m in reversed(missing) for n in (int(m / 2), m - int(m / 2))]  # below 0: F.pad crops
-    return F.pad(x, halves, value=float(x.min()))
+    """(C, *space) to (C, *size), cropped or padded with the least value, evenly."""
+    return convert_to_tensor(ResizeWithPadOrCrop(tuple(size), value=float(x.min()))(x), track_meta=False)
 
 
 def normalised(x: torch.Tensor, s) -> torch.Tensor:
@@ -106,10 +104,11 @@ def normalised(x: torch.Tensor, s) -> torch.Tensor:
     if s.intensity == "window":
         low, high = s.window
         scaled = ScaleIntensityRange(low, high, -1, 1, clip=True)(x)
-    elif s.intensity == "percentile":
-        scaled = ScaleIntensityRangePercentiles(0.5, 99.5, -1, 1, clip=True)(x)
     else:
-        scaled = NormalizeIntensity()(ClipIntensityPercentiles(0.5, 99.5)(x))
+        clipped = ClipIntensityPercentiles(0.5, 99.5)(x)
+        least, most = float(clipped.min()), float(clipped.max())
+        to_scale = ScaleIntensityRange(least, most, -1, 1) if s.intensity == "percentile" else NormalizeIntensity()
+        scaled = to_scale(clipped)
     return convert_to_tensor(scaled, track_meta=False)
 
 

@@ -176,9 +176,11 @@ def loss_for(s: Settings):
 
 def marked(net, x: torch.Tensor, s: Settings, fabric: Fabric, overlap: float) -> torch.Tensor:
     """Probabilities (1 + labels, *space) of one image (C, *space), patch by patch, centres counting most."""
-    x = fitted(x, [max(n, patch) for n, patch in zip(x.shape[1:], s.size, strict=True)])[None].to(fabric.device)
+    least = float(x.min())  # around images smaller than a patch
     with torch.inference_mode(), fabric.autocast():
-        logits = sliding_window_inference(x, s.size, 4, lambda patch: net(patch).float(), overlap, mode="gaussian")
+        logits = sliding_window_inference(
+            x[None].to(fabric.device), s.size, 4, lambda patch: net(patch).float(), overlap, "gaussian", cval=least
+        )
     return logits[0].softmax(0).cpu()
 
 
@@ -248,9 +250,8 @@ def mask_of(item: dict, root: Path, s: Settings, net, fabric: Fabric) -> tuple[n
     """The mask in the image's own grid, in the mask values of the dataset, and the image's affine."""
     x, shape, affine = load_image(item, root, s)
     chances = marked(net, x, s, fabric, 0.5)
-    inner = fitted(chances, x.shape[1:])  # without the margin that small images get
     best, answer = torch.full(shape, -1.0), torch.zeros(shape, dtype=torch.long)
-    for number, chance in enumerate(inner):  # one class at a time: a large volume has no room for all of them
+    for number, chance in enumerate(chances):  # one class at a time: a large volume has no room for all of them
         chance = resized(chance[None], shape)[0]
         better = chance > best
         best[better], answer[better] = chance[better], number
