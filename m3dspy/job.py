@@ -52,7 +52,8 @@ def carry_on(run: Run) -> Outcome:
     Raises:  Refused: the data cannot serve the request.  M3Error, Stopped: it failed; resuming goes on from there.
     """
     with run.lock(), _told(run), disk(run.folder):
-        if run.has("outcome") and (outcome := run.load("outcome", Outcome)).status == "done":
+        reported = (run.folder / "report.md").is_file() and run.has("outcome")
+        if reported and (outcome := run.load("outcome", Outcome)).status == "done":
             return outcome
         request = run.load("request", Request)
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
