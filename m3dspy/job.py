@@ -82,6 +82,7 @@ def more_trials(run: Run, trials: int, minutes: float | None) -> None:
             spent = sum(trial.seconds for trial in before.trials) / 60
             limit = None if minutes is None else spent + minutes
             after = tune(run, len(before.trials) + trials, limit, trusted=script.trusted, unsafe=request.unsafe)
+        (run.folder / "report.md").unlink(missing_ok=True)
         if after.settings != before.settings:
             run.drop(*reversed(_TRAINED))
             for name in ("final", "control"):
