@@ -7,33 +7,22 @@ m3dspy run "..." --data DIR --lm openai/anything --api-base http://127.0.0.1:800
 import argparse
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from m3dspy.programs.lms.rules import answer
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        messages = [(message["role"], _text(message["content"])) for message in request["messages"]]
-        system = "\n".join(text for role, text in messages if role in ("system", "developer"))
-        try:
-            status, body = 200, _completion(request["model"], answer(system, messages), messages)
-        except LookupError as error:
-            status, body = 400, {"error": {"message": str(error), "type": "invalid_request_error"}}
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format, *arguments):
-        pass
+def by_rules(request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body for a chat completion request."""
+    messages = [(message["role"], _text(message["content"])) for message in request["messages"]]
+    system = "\n".join(text for role, text in messages if role in ("system", "developer"))
+    try:
+        return 200, _completion(request["model"], answer(system, messages), messages)
+    except LookupError as error:
+        return 400, {"error": {"message": str(error), "type": "invalid_request_error"}}
 
 
 def _text(content):
@@ -48,9 +37,25 @@ def _completion(model, text, messages):
 
 
 @contextmanager
-def serve(port: int = 0) -> Iterator[str]:
-    """The server's base address while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+def serve(reply: Callable[[dict[str, Any]], tuple[int, dict[str, Any]]] = by_rules, port: int = 0) -> Iterator[str]:
+    """A server's base address while the block runs; `reply` gives status and body for the JSON of a POST."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            status, body = reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -63,6 +68,6 @@ def serve(port: int = 0) -> Iterator[str]:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--port", type=int, default=8000)
-    with serve(arguments.parse_args().port) as base:
+    with serve(port=arguments.parse_args().port) as base:
         print(f"rules at {base}", flush=True)
         threading.Event().wait()

@@ -1,13 +1,11 @@
 """Names, preflight, ledger and budgets of the LM layer, over real HTTP on loopback."""
 
 import asyncio
-import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dspy
 import pytest
+from rules_server import serve
 
 from m3dspy.errors import LMFailed, Stopped, UsageError
 from m3dspy.programs.lms.ledger import Ledger, read_ledger, speaking
@@ -19,26 +17,12 @@ def server_that(status, body):
     """A server that gives every POST the same answer; yields its address and the list of requests it saw."""
     seen = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def reply(request):
+        seen.append(request)
+        return status, body
 
-        def log_message(self, format, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", seen
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serve(reply) as base:
+        yield base, seen
 
 
 def completion(text, **usage):
