@@ -1,5 +1,7 @@
 """The four roles in a row, and the way back: from a request to a script whose smoke run ended well."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import dspy
@@ -11,7 +13,7 @@ from m3dspy.programs.model_trainer import ModelTrainer
 from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import OnRepair, Role, SentBack
 from m3dspy.programs.task_manager import TaskManager
-from m3dspy.signatures.values import Design, Fingerprint, Index, Plan, Request, Value
+from m3dspy.signatures.values import DataCard, Design, Fingerprint, Index, Plan, Request, Value
 from m3dspy.workspace import training
 from m3dspy.workspace.cards import cards
 from m3dspy.workspace.emit import catalogue, emit
@@ -28,6 +30,15 @@ class Script(Value):
     trusted: bool = Field(description="every line of it is ours: no language model mended it")
 
 
+@dataclass(frozen=True)
+class Hands:
+    """What the roles act with: the known cards, and how a prepare.py and a train.py are tried out."""
+
+    cards: Callable[[], list[DataCard]] = cards
+    prepare: Callable[..., Index] = prepare
+    smoke: Callable[..., str] = training.smoke
+
+
 class Builder(dspy.Module):
     """Takes a run with a request and a fingerprint to a tested training script, each stage committed before the next.
 
@@ -41,7 +52,7 @@ class Builder(dspy.Module):
         self.module_architect = ModuleArchitect()
         self.model_trainer = ModelTrainer()
 
-    def forward(self, run: Run) -> dspy.Prediction:
+    def forward(self, run: Run, hands: Hands = Hands()) -> dspy.Prediction:
         """`plan`, `index`, `design`: the committed values. What is committed already is not asked again.
 
         Raises: Refused, DataError, RunFailed, LMFailed, NoSandbox.
@@ -50,7 +61,7 @@ class Builder(dspy.Module):
         while stage := next((stage for stage in STAGES if not run.has(stage)), None):
             try:
                 with run.stage(stage):
-                    getattr(self, f"_{stage}")(run, complaint)
+                    getattr(self, f"_{stage}")(run, hands, complaint)
                 complaint = ""
             except SentBack as back:
                 if sum(event["kind"] == "back" for event in run.events()) >= MAX_BACKS:
@@ -62,31 +73,31 @@ class Builder(dspy.Module):
             plan=run.load("plan", Plan), index=run.load("index", Index), design=run.load("design", Design)
         )
 
-    def _plan(self, run: Run, complaint: str) -> None:
+    def _plan(self, run: Run, hands: Hands, complaint: str) -> None:
         answer = self.task_manager(
             request=run.load("request", Request).text,
             fingerprint=run.load("fingerprint", Fingerprint),
-            cards=cards(),
+            cards=hands.cards(),
             complaint=complaint,
             on_repair=_booked(run),
         )
         run.commit("plan", answer.plan)
 
-    def _index(self, run: Run, complaint: str) -> None:
+    def _index(self, run: Run, hands: Hands, complaint: str) -> None:
         request, plan = run.load("request", Request), run.load("plan", Plan)
         root, trusted = Path(request.data), _by_rules(self.data_engineer)
         answer = self.data_engineer(
             plan=plan,
-            card=next((card.text for card in cards() if card.name == plan.card), ""),
+            card=next((card.text for card in hands.cards() if card.name == plan.card), ""),
             fingerprint=run.load("fingerprint", Fingerprint),
             root=root,
-            prepare=lambda code: prepare(run, code, plan, root, trusted=trusted, unsafe=request.unsafe),
+            prepare=lambda code: hands.prepare(run, code, plan, root, trusted=trusted, unsafe=request.unsafe),
             complaint=complaint,
             on_repair=_booked(run),
         )
         run.commit("index", answer.index)
 
-    def _design(self, run: Run, complaint: str) -> None:
+    def _design(self, run: Run, hands: Hands, complaint: str) -> None:
         plan = run.load("plan", Plan)
         answer = self.module_architect(
             request=run.load("request", Request).text,
@@ -99,14 +110,14 @@ class Builder(dspy.Module):
         )
         run.commit("design", answer.design)
 
-    def _script(self, run: Run, complaint: str) -> None:
+    def _script(self, run: Run, hands: Hands, complaint: str) -> None:
         design, unsafe = run.load("design", Design), run.load("request", Request).unsafe
         folder = emit(design, run.load("index", Index), run.folder / "code")
         emitted = (folder / "train.py").read_text()
 
         def smoke(text: str) -> str:
             write_atomic(folder / "train.py", text.encode())
-            return training.smoke(run, trusted=text == emitted, unsafe=unsafe)
+            return hands.smoke(run, trusted=text == emitted, unsafe=unsafe)
 
         answer = self.model_trainer(design=design, script=emitted, smoke=smoke, on_repair=_booked(run))
         run.commit("script", Script(trusted=not answer.mended))

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 
+from m3dspy.errors import LMFailed
 from m3dspy.programs.lms.ledger import speaking
 from m3dspy.programs.role import OnRepair, Role
 from m3dspy.signatures.data_engineer import LookCloser, WritePrepare
@@ -41,8 +43,7 @@ class DataEngineer(Role):
 
         Args: prepare: runs a script and checks its index; raises DataError or RunFailed.
         """
-        with tools.desk(root), speaking(self.name):
-            notes = self.look(plan=plan, card=card, fingerprint=fingerprint).notes
+        notes = self._look_closer(plan, card, fingerprint, root, on_repair)
         index, code = self.settle(
             ask=lambda complaint: self.write(
                 plan=plan, card=card, fingerprint=fingerprint, notes=notes, manual=manual(), complaint=complaint
@@ -53,3 +54,12 @@ class DataEngineer(Role):
             on_repair=on_repair,
         )
         return dspy.Prediction(index=index, prepare=code)
+
+    def _look_closer(self, plan: Plan, card: str, fingerprint: Fingerprint, root: Path, on_repair: OnRepair) -> str:
+        """Notes beyond the fingerprint; none where the answer cannot be read, for the index can be tried without."""
+        try:
+            with tools.desk(root), speaking(self.name):
+                return self.look(plan=plan, card=card, fingerprint=fingerprint).notes
+        except (AdapterParseError, LMFailed):
+            on_repair(self.name, "The notes of the closer look cannot be read; going on without them.")
+            return ""

@@ -72,19 +72,27 @@ class Role(dspy.Module):
                 problem = LMFailed(
                     f"The {self.name} gave an answer that cannot be read: {' '.join(str(error).split())[:300]}"
                 )
-            except (DataError, RunFailed) as error:
+            except (DataError, LMFailed, RunFailed) as error:
                 problem = error
             if repairs_left == 0 or work in refused:
                 raise problem
             refused[work] = problem
             complaint = complaint_of(problem)
             on_repair(self.name, complaint)
+            blame, advice = self._diagnose(work, complaint)
+            if blame != "here":
+                raise SentBack(blame, f"{complaint}\n{advice}", problem)
+            complaint = f"{complaint}\n{advice}"
+        raise AssertionError("the loop above returns or raises")
+
+    def _diagnose(self, work: str, complaint: str) -> tuple[str, str]:
+        """Whom to blame, and advice. Where that answer cannot be read, the validator's own words must do."""
+        try:
             with speaking(self.name):
                 fix = self.repair(role=self.name, work=work, complaint=complaint)
-            if fix.blame != "here":
-                raise SentBack(fix.blame, f"{complaint}\n{fix.advice}", problem)
-            complaint = f"{complaint}\n{fix.advice}"
-        raise AssertionError("the loop above returns or raises")
+        except (AdapterParseError, LMFailed):
+            return "here", ""
+        return fix.blame, fix.advice
 
 
 def complaint_of(error: M3Error) -> str:

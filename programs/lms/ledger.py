@@ -1,8 +1,9 @@
-"""Who asked what, for how much: one line a call in lm.jsonl, and budgets that stop."""
+"""Who asked what, for how much: one line a call in lm.jsonl, budgets that stop, and answers kept for good."""
 
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from m3dspy.errors import Stopped
+from m3dspy.workspace.runs import heal
 
 _role: ContextVar[str] = ContextVar("role", default="")
 
@@ -25,32 +27,62 @@ def speaking(role: str) -> Iterator[None]:
 
 
 class Ledger:
-    """The account of one run.
+    """The account of one run, and its memory: a question that was answered before is never paid for again.
 
     Args:    path: the file to append to, or None to keep it in memory only.  budget: dollars.  max_calls: calls.
-    Raises:  Stopped, from `admit`, once a budget is spent. Calls answered by the cache cost nothing and do not count.
+             minutes: wall time from now on.
+    Raises:  Stopped, from `admit`, once a budget is spent.
 
-    Each line: time, role, model, input_tokens, output_tokens, cost (dollars; null: price unknown), seconds, cached,
-    messages, answer.
+    Each line: time, role, model, key, input_tokens, output_tokens, cost (dollars; null: price unknown), seconds,
+    messages, answer, finish (why it ended). `key` is what the answer is remembered by.
     """
 
-    def __init__(self, path: Path | None = None, budget: float | None = None, max_calls: int | None = None):
-        self.path, self.budget, self.max_calls = path, budget, max_calls
+    def __init__(
+        self,
+        path: Path | None = None,
+        budget: float | None = None,
+        max_calls: int | None = None,
+        minutes: float | None = None,
+    ):
+        self.path, self.budget, self.max_calls, self.minutes = path, budget, max_calls, minutes
+        self._ends = None if minutes is None else time.monotonic() + 60 * minutes
         self._lock = threading.Lock()
-        self.lines: list[dict[str, Any]] = list(read_ledger(path)) if path else []
+        self._asking: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._answers: dict[str, tuple[list[Any], str | None]] = {}
+        self.lines: list[dict[str, Any]] = []
+        self.recalled = 0
+        if path:
+            heal(path)
+            for line in read_ledger(path):
+                self._keep(line)
 
     @property
     def calls(self) -> int:
-        return sum(not line["cached"] for line in self.lines)
+        return len(self.lines)
 
     @property
     def dollars(self) -> float | None:
         """What was spent; None if the price of some model is not known."""
-        costs = [line["cost"] for line in self.lines if not line["cached"]]
+        costs = [line["cost"] for line in self.lines]
         return None if None in costs else sum(costs)
+
+    @contextmanager
+    def asking(self, key: str) -> Iterator[bool]:
+        """Whether the answer is known already; if not, nobody else asks while the block runs."""
+        with self._lock:
+            turn = self._asking[key]
+        with turn:
+            self.recalled += key in self._answers
+            yield key in self._answers
+
+    def answer(self, key: str) -> tuple[list[Any], str | None]:
+        """What a language model said, and why it ended ("stop", "length" ...)."""
+        return self._answers[key]
 
     def admit(self, free: bool) -> None:
         """Let one more call pass, or stop; a call to a free LM spends no dollars."""
+        if self._ends is not None and time.monotonic() >= self._ends:
+            raise Stopped(f"The time of {self.minutes:g} minutes is over. Raise --minutes to go on.")
         if self.max_calls is not None and self.calls >= self.max_calls:
             raise Stopped(
                 f"The budget of {self.max_calls} calls to language models is spent. Raise --max-calls to go on."
@@ -64,35 +96,42 @@ class Ledger:
             if spent >= self.budget:
                 raise Stopped(f"The budget of ${self.budget:.2f} is spent (${spent:.4f}). Raise --budget to go on.")
 
-    def add(self, entry: dict[str, Any], seconds: float, free: bool) -> None:
+    def add(self, entry: dict[str, Any], seconds: float, free: bool, key: str, finish: str | None) -> None:
         """Book one call from DSPy's history entry; `free` for an LM that costs nothing."""
         usage = entry.get("usage") or {}
-        cached = not usage
         line = {
             "time": round(time.time(), 3),
             "role": _role.get(),
             "model": entry.get("model"),
+            "key": key,
             "input_tokens": usage.get("prompt_tokens", usage.get("input_tokens", 0)) or 0,
             "output_tokens": usage.get("completion_tokens", usage.get("output_tokens", 0)) or 0,
-            "cost": 0.0 if free or cached else entry.get("cost"),
+            "cost": 0.0 if free else entry.get("cost"),
             "seconds": round(seconds, 3),
-            "cached": cached,
             "messages": entry.get("messages") or entry.get("prompt"),
             "answer": entry.get("outputs"),
+            "finish": finish,
         }
+        text = json.dumps(line, default=str)
         with self._lock:
-            self.lines.append(line)
             if self.path:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line, default=str) + "\n")
+                    file.write(text + "\n")
+            self._keep(json.loads(text))
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self._answers[line.get("key", "")] = line.pop("answer", []), line.pop("finish", None)
+        line.pop("messages", None)
+        self.lines.append(line)
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of lm.jsonl; a line torn by a crash is passed over."""
     if not path.is_file():
         return
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(text)
-        except json.JSONDecodeError:
-            continue
+    with path.open(encoding="utf-8") as lines:
+        for text in lines:
+            try:
+                yield json.loads(text)
+            except json.JSONDecodeError:
+                continue

@@ -1,5 +1,7 @@
 """Names of language models, and the one class that talks to them."""
 
+import hashlib
+import json
 import os
 import time
 from contextvars import ContextVar
@@ -9,8 +11,9 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices come fro
 
 import dspy
 from dspy.utils import exceptions as dspy_errors
+from pydantic import BaseModel
 
-from m3dspy.errors import LMFailed, M3Error, UsageError, unknown
+from m3dspy.errors import LMFailed, M3Error, Stopped, UsageError, unknown
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.rules import MODEL as RULES_MODEL
 from m3dspy.programs.lms.rules import RulesEngine
@@ -25,7 +28,18 @@ KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
 }
 _KEYLESS = ("openai", "hosted_vllm")
-_began: ContextVar[float] = ContextVar("began")
+ANSWER_SECONDS = 300  # without a byte, after which a call is tried again
+_DOWN = (
+    dspy_errors.LMAuthError,
+    dspy_errors.LMBillingError,
+    dspy_errors.LMConfigurationError,
+    dspy_errors.LMRateLimitError,
+    dspy_errors.LMServerError,
+    dspy_errors.LMTimeoutError,
+    dspy_errors.LMTransportError,
+    dspy_errors.LMUnsupportedModelError,
+)
+_call: ContextVar[tuple[str, float]] = ContextVar("key and start of the call")
 
 
 class M3dLM(dspy.LM):
@@ -36,14 +50,18 @@ class M3dLM(dspy.LM):
             `openai/<any>` with `api_base`.
         ledger: where calls are booked.
         api_base: address of an OpenAI-compatible server, e.g. `http://127.0.0.1:8000/v1`.
+        vital: without this model nothing can go on: once it cannot be had, stop hard (`Stopped`) instead of raising an
+            error that optimizers swallow.
         settings: passed on to `dspy.LM` (temperature, num_retries, engine ...).
-    Raises: UsageError: the name cannot be one.
+    Raises:
+        UsageError: the name cannot be one.  Calls raise LMFailed where an answer is empty or cut off.
     """
 
-    def __init__(self, name: str, ledger: Ledger, api_base: str | None = None, **settings: Any):
-        self.ledger = ledger
+    def __init__(self, name: str, ledger: Ledger, api_base: str | None = None, *, vital: bool = False, **settings: Any):
+        self.ledger, self.vital = ledger, vital
+        settings = {"cache": False, "timeout": ANSWER_SECONDS, **settings}  # answers are kept by the ledger
         if name == "rules":
-            super().__init__(RULES_MODEL, engine=RulesEngine(), cache=False, **settings)
+            super().__init__(RULES_MODEL, engine=RulesEngine(), cache=False)
             return
         model = full_name(name)
         provider = model.partition("/")[0]
@@ -63,20 +81,57 @@ class M3dLM(dspy.LM):
     def __deepcopy__(self, memo: dict) -> "M3dLM":
         return self  # DSPy copies the LM with every program, and its history with it
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._begin()
-        return super().__call__(*args, **kwargs)
+    def __call__(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+        key = self._key(prompt, messages, kwargs)
+        with self.ledger.asking(key) as known:
+            if not known:
+                self._begin(key)
+                try:
+                    super().__call__(prompt, messages=messages, **kwargs)
+                except _DOWN as error:
+                    if self.vital:
+                        raise Stopped(str(explain(error, self))) from error
+                    raise
+        answer, finish = self.ledger.answer(key)
+        if finish == "length":
+            raise LMFailed(
+                f"{self.model} reached its limit of output tokens and left its answer unfinished. "
+                "Use a language model that may answer at greater length."
+            )
+        if not any(answer):
+            raise LMFailed(f"{self.model} gave an empty answer (it ended with {finish!r}). Try another language model.")
+        return answer
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        self._begin()
-        return await super().acall(*args, **kwargs)
+    async def acall(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+        self._begin(self._key(prompt, messages, kwargs))
+        return await super().acall(prompt, messages=messages, **kwargs)
 
-    def _begin(self) -> None:
+    def _begin(self, key: str) -> None:
         self.ledger.admit(free=self.is_rules)
-        _began.set(time.perf_counter())
+        _call.set((key, time.perf_counter()))
 
     def update_history(self, entry: dict[str, Any]) -> None:
-        self.ledger.add(entry, time.perf_counter() - _began.get(), free=self.is_rules)
+        key, began = _call.get()
+        seconds, finish = time.perf_counter() - began, finish_reason(entry["response"])
+        self.ledger.add(entry, seconds, free=self.is_rules, key=key, finish=finish)
+
+    def _key(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> str:
+        """What an answer is remembered by: the model, its server, the question and every parameter but secrets."""
+        asked = {"prompt": prompt, "messages": messages, **self.kwargs, **kwargs, "api_key": None}
+        text = json.dumps([self.model, asked], sort_keys=True, default=_spelled)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finish_reason(response: Any) -> str | None:
+    """Why a response ended: "stop", "length" ... as the native client or LiteLLM tells it."""
+    choices = getattr(response, "choices", None)
+    return getattr(choices[0] if choices else response, "finish_reason", None)
+
+
+def _spelled(value: Any) -> Any:
+    """A parameter that is not JSON, in a spelling that is the same in every process."""
+    is_model = isinstance(value, type) and issubclass(value, BaseModel)
+    return value.model_json_schema() if is_model else str(value)
 
 
 def full_name(name: str) -> str:
@@ -117,6 +172,7 @@ def explain(error: Exception, lm: M3dLM) -> M3Error:
         ("LMBillingError", f"{name} is not paid for: {what} Add credit, or use another --lm."),
         ("LMRateLimitError", f"{name} is out of quota: {what} Wait, or use another --lm."),
         ("LMTimeoutError", f"{name} did not answer in time: {what} Try again, or use another --lm."),
+        ("LMServerError", f"{name} has trouble of its own: {what} Try again later, or use another --lm."),
         ("LMTransportError", f"{name} cannot be reached: {what} Is the server running? Check --api-base."),
     ):
         if isinstance(error, getattr(dspy_errors, kind, ())):
