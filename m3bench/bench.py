@@ -11,24 +11,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from m3dspy.errors import DataError, M3Error
-from m3dspy.m3bench.stats import fisher, wilson
+from m3dspy.m3bench.stats import fisher, success, wilson
 from m3dspy.m3bench.task import BenchTask, make, truth
-from m3dspy.signatures.values import Outcome, Score, Value
+from m3dspy.signatures.values import Outcome, Score, Success, Value
 from m3dspy.workspace.runs import write_atomic
 
 # Rounds that M3Builder completed with Claude-3.7-Sonnet, of 14 datasets x 5: Feng et al. 2025, arXiv:2502.20301.
 M3BUILDER = (66, 70)
 
 Candidate = Callable[[BenchTask, Path, Path, int], Outcome]  # dataset, its folder, a folder to write to, seed
-
-
-class Success(Value):
-    """How often something succeeded, with its 95 % Wilson interval."""
-
-    successes: int
-    runs: int
-    low: float
-    high: float
 
 
 class Row(Value):
@@ -102,8 +93,8 @@ def _row(name: str, outcomes: Sequence[Outcome | None]) -> Row:
     return Row(
         dataset=name,
         phantom=any(outcome.phantom for outcome in outcomes if outcome),
-        s1=_success(sum(grade.s1 for grade in grades), len(outcomes)),
-        s2=_success(sum(grade.s2 for grade in grades), len(outcomes)),
+        s1=success(sum(grade.s1 for grade in grades), len(outcomes)),
+        s2=success(sum(grade.s2 for grade in grades), len(outcomes)),
         metric=median.metric if median else "",
         score=median.score if median else None,
         floor=median.floor if median else None,
@@ -113,11 +104,6 @@ def _row(name: str, outcomes: Sequence[Outcome | None]) -> Row:
             outcome.reason if outcome else "no outcome" for outcome in outcomes if not outcome or not outcome.grade
         ),
     )
-
-
-def _success(successes: int, runs: int) -> Success:
-    low, high = wilson(successes, runs)
-    return Success(successes=successes, runs=runs, low=low, high=high)
 
 
 def markdown(table: Table) -> str:
@@ -146,11 +132,12 @@ def _line(row: Row) -> str:
     if row.above_oracle:
         notes.append(f"**{row.above_oracle} above the oracle: a leak**")
     score = f"{row.score.value:.3f} [{row.score.low:.3f}, {row.score.high:.3f}]" if row.score else ""
-    cells = [row.dataset, _rate(row.s1), _rate(row.s2), row.metric, score, _value(row.floor), _value(row.control)]
+    cells = [row.dataset, rate(row.s1), rate(row.s2), row.metric, score, _value(row.floor), _value(row.control)]
     return f"| {' | '.join(cells)} | {', '.join(notes)} |"
 
 
-def _rate(success: Success) -> str:
+def rate(success: Success) -> str:
+    """`5/6 [44%, 97%]`."""
     return f"{success.successes}/{success.runs} [{success.low:.0%}, {success.high:.0%}]"
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from m3dspy.signatures.values import Item, Score
+from m3dspy.signatures.values import Item, Score, Success
 
 Metric = Callable[[NDArray], NDArray]
 
@@ -32,6 +32,12 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / (1 + z * z / runs)), min(1.0, (centre + half) / (1 + z * z / runs))
 
 
+def success(successes: int, runs: int) -> Success:
+    """A success rate with its interval."""
+    low, high = wilson(successes, runs)
+    return Success(successes=successes, runs=runs, low=low, high=high)
+
+
 def fisher(successes: int, runs: int, other_successes: int, other_runs: int) -> float:
     """Two-sided p of two success rates being one and the same (Fisher's exact test).
 
@@ -42,6 +48,21 @@ def fisher(successes: int, runs: int, other_successes: int, other_runs: int) -> 
 
     table = [[successes, runs - successes], [other_successes, other_runs - other_successes]]
     return float(fisher_exact(table).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """One-sided p of `after` being no better than `before` on the same cases (exact McNemar test).
+
+    >>> mcnemar([False] * 5 + [True], [True] * 6)
+    0.03125
+
+    Source: McNemar 1947, doi:10.1007/BF02295996.
+    """
+    from scipy.stats import binomtest
+
+    pairs = list(zip(before, after, strict=True))
+    better, worse = pairs.count((False, True)), pairs.count((True, False))
+    return float(binomtest(better, better + worse, alternative="greater").pvalue) if better + worse else 1.0
 
 
 def resampled(patients: Sequence[str], seed: int, rounds: int = 1000) -> NDArray[np.float64]:

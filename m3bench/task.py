@@ -8,16 +8,33 @@ and no model may see (the true severity of a disease, which slices share a patie
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from m3dspy.errors import DataError, UsageError, unknown
 from m3dspy.registry import Registry
-from m3dspy.signatures.values import Index, Task
+from m3dspy.signatures.values import Caps, Index, Source, Task
 from m3dspy.workspace.runs import write_atomic
 
 TASKS = Registry("dataset", "m3dspy.m3bench.tasks")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an expert's plan says that neither the index nor a look at the folder tells.
+
+    modality: as in Plan.  source: where labels stand; the `path` of masks is left open, it follows from the index.
+    patient: "folder", "file name", or the name of a column of the source's table; None where nothing names the patient.
+    values: how the data writes each label, () if as in the index.
+    """
+
+    modality: str
+    source: Source
+    patient: str | None = None
+    values: tuple[str, ...] = ()
+    caps: Caps = field(default_factory=Caps)
+    sided: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,7 @@ class BenchTask:
         `demo` it learns enough in seconds.
     build: (folder, size, seed, workers) -> what only the generator knows, as JSON; called with an empty folder.
     gold: (root, seed) -> the index an expert would write, of the real dataset or its phantom.
+    facts: what the expert's plan says beside that index.
     oracle: (index, truth) -> the best score that the phantom allows on the index's test cases; None where not known.
     """
 
@@ -46,6 +64,7 @@ class BenchTask:
     unit: str
     build: Callable[[Path, int, int, int], dict[str, Any]]
     gold: Callable[[Path, int], Index]
+    facts: Facts
     oracle: Callable[[Index, dict[str, Any]], float | None]
 
 

@@ -10,6 +10,7 @@ from m3dspy.programs.role import OnRepair, Role, complaint_of
 from m3dspy.signatures.model_trainer import JudgeSmokeRun
 from m3dspy.signatures.values import Design
 from m3dspy.workspace.patterns import masked
+from m3dspy.workspace.syntax import parse
 
 _KEPT = ("Settings", "SETTINGS", "SPACE", "main")
 
@@ -72,7 +73,7 @@ def check_script(script: str) -> None:
     Raises: DataError: it does not parse, or lost something that the rest relies on.
     """
     try:
-        tree = ast.parse(script)
+        tree = parse(script)
     except SyntaxError as error:
         raise DataError(f"The mended script does not parse: line {error.lineno}: {error.msg}.") from error
     names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}

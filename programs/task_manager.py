@@ -7,6 +7,8 @@ from m3dspy.programs.role import OnRepair, Role
 from m3dspy.signatures.task_manager import MakePlan
 from m3dspy.signatures.values import DataCard, Fingerprint, Plan
 
+_AS_IT_STANDS = " Give the pattern itself, signs and all, not the path of a file."
+
 
 class TaskManager(Role):
     """Decides what to build."""
@@ -57,7 +59,7 @@ def check_plan(plan: Plan, fingerprint: Fingerprint, cards: list[DataCard]) -> l
     if plan.card is not None and plan.card not in {card.name for card in cards}:
         problems.append(f"No card is called {plan.card!r}.")
     if plan.images not in groups:
-        problems.append(f"No image group has the pattern {plan.images!r}; known: {', '.join(groups)}.")
+        problems.append(f"No image group has the pattern {plan.images!r}; known: {', '.join(groups)}.{_AS_IT_STANDS}")
     elif groups[plan.images].dims != plan.dims:
         problems.append(f"{plan.images} is {groups[plan.images].dims}D, the plan says {plan.dims}D.")
     if plan.task == "classification" and len(plan.labels) < 2:
@@ -67,7 +69,9 @@ def check_plan(plan: Plan, fingerprint: Fingerprint, cards: list[DataCard]) -> l
         if source.kind not in ("masks", "json"):
             problems.append(f"A segmentation reads masks; the plan reads a {source.kind}.")
         if source.kind == "masks" and source.path not in groups:
-            problems.append(f"No mask group has the pattern {source.path!r}; known: {', '.join(groups)}.")
+            problems.append(
+                f"No mask group has the pattern {source.path!r}; known: {', '.join(groups)}.{_AS_IT_STANDS}"
+            )
         if not all(value.isdigit() for value in plan.label_values) or not plan.label_values:
             problems.append("label_values must hold the voxel value of each label.")
     if source.kind == "table":

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from m3dspy.errors import M3Error, UsageError, unknown
 from m3dspy.signatures.values import Catalogue, Design, Index, Knob, NetworkEntry, Task, TemplateEntry
+from m3dspy.workspace.syntax import parse
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES, NETWORKS, SOURCES = HERE / "templates", HERE / "networks", HERE / "sources"
@@ -113,6 +114,11 @@ def _check_network(design: Design, index: Index, known: dict[str, NetworkEntry])
             problems.append(
                 f"size {_times(design.size)}: network {design.network} needs multiples of {divisor}, "
                 f"such as {_times(better)}"
+            )
+        elif divisor > 1 and max(design.size) == divisor:
+            problems.append(
+                f"size {_times(design.size)}: network {design.network} shrinks it to a single voxel, which cannot be "
+                f"normalised; give one axis {2 * divisor} or more"
             )
     return problems
 
@@ -233,7 +239,7 @@ def diff(folder: Path) -> str:
 def _replaced(source: str, statements: dict[str, str]) -> str:
     """The source with the top-level assignments to these names written anew."""
     lines = source.splitlines(keepends=True)
-    for node in reversed(ast.parse(source).body):
+    for node in reversed(parse(source).body):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in statements:
             name = node.targets[0].id
             lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {statements[name]}\n"]
@@ -274,7 +280,7 @@ def _text(value: Any, name: str = "") -> str:
 def _constants(path: Path) -> dict[str, Any]:
     """The module's plain constants: name -> value."""
     found = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 found[node.targets[0].id] = ast.literal_eval(node.value)
@@ -285,7 +291,7 @@ def _constants(path: Path) -> dict[str, Any]:
 
 def _settings(path: Path) -> dict[str, tuple[str, str]]:
     """The fields of the template's `Settings`: name -> (type, default), both as Python text."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name == "Settings":
             return {
                 field.target.id: (ast.unparse(field.annotation), ast.unparse(field.value))
@@ -296,7 +302,7 @@ def _settings(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _about(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+    return (ast.get_docstring(parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
 def _times(numbers: Any) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask
-from m3dspy.signatures.values import Index
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import Caps, Index, Source
 
 LABELS = ("CN", "MCI", "AD")
 TABLE = "ADNI1_Complete_2Yr_1.5T.csv"
@@ -195,5 +195,11 @@ TASK = BenchTask(
     unit="subjects",
     build=build,
     gold=gold,
+    facts=Facts(
+        "MR",
+        Source(kind="table", path=TABLE, column="Group", file_column="Image Data ID"),
+        patient="Subject",
+        caps=Caps(training=1000, test=200, balanced=True),
+    ),
     oracle=oracle,
 )

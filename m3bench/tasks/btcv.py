@@ -16,8 +16,8 @@ import numpy as np
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.anatomy import ORGANS, abdomen
 from m3dspy.m3bench.phantom import blurred, stream
-from m3dspy.m3bench.task import BenchTask
-from m3dspy.signatures.values import Index
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import Index, Source
 
 LABELS = (
     "spleen",
@@ -103,5 +103,6 @@ TASK = BenchTask(
     unit="training cases",
     build=build,
     gold=gold,
+    facts=Facts("CT", Source(kind="masks"), values=tuple(str(i + 1) for i in range(len(LABELS))), sided=True),
     oracle=oracle,
 )

@@ -29,8 +29,8 @@ from m3dspy.m3bench.phantom import (
     stream,
     texture,
 )
-from m3dspy.m3bench.task import BenchTask
-from m3dspy.signatures.values import Index
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import Index, Source
 
 LABELS = ("left lung", "right lung", "COVID-19 infection")
 LEFT, RIGHT, INFECTION = 1, 2, 3
@@ -185,5 +185,6 @@ TASK = BenchTask(
     unit="patients",
     build=build,
     gold=gold,
+    facts=Facts("CT", Source(kind="masks"), values=("1", "2", "3"), sided=True),
     oracle=oracle,
 )

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.anatomy import Abdomen, abdomen
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask
-from m3dspy.signatures.values import Index
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import Index, Source
 
 LABELS = ("Cyst", "Normal", "Stone", "Tumor")
 NAME = "CT-KIDNEY-DATASET-Normal-Cyst-Tumor-Stone"
@@ -189,5 +189,6 @@ TASK = BenchTask(
     unit="patients",
     build=build,
     gold=gold,
+    facts=Facts("CT", Source(kind="folder", path=f"{NAME}/{NAME}")),
     oracle=oracle,
 )

@@ -14,6 +14,7 @@ from m3dspy.errors import Stopped
 from m3dspy.workspace.runs import heal
 
 _role: ContextVar[str] = ContextVar("role", default="")
+_asked: ContextVar[list[str] | None] = ContextVar("keys of the questions asked", default=None)
 
 
 @contextmanager
@@ -24,6 +25,17 @@ def speaking(role: str) -> Iterator[None]:
         yield
     finally:
         _role.reset(token)
+
+
+@contextmanager
+def asked() -> Iterator[list[str]]:
+    """The keys of the questions that are asked inside, also of those whose answers are remembered."""
+    keys: list[str] = []
+    token = _asked.set(keys)
+    try:
+        yield keys
+    finally:
+        _asked.reset(token)
 
 
 class Ledger:
@@ -69,6 +81,8 @@ class Ledger:
     @contextmanager
     def asking(self, key: str) -> Iterator[bool]:
         """Whether the answer is known already; if not, nobody else asks while the block runs."""
+        if (keys := _asked.get()) is not None:
+            keys.append(key)
         with self._lock:
             turn = self._asking[key]
         with turn:

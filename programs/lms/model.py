@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
@@ -47,14 +49,15 @@ class M3dLM(dspy.LM):
 
     Args:
         name: `rules`, or a LiteLLM name: `gpt-4o`, `anthropic/claude-sonnet-4-5`, `ollama_chat/llama3.1`, or
-            `openai/<any>` with `api_base`.
+            `openai/<any>` with `api_base`; `NAME@URL` is one with a server of its own.
         ledger: where calls are booked.
-        api_base: address of an OpenAI-compatible server, e.g. `http://127.0.0.1:8000/v1`.
-        vital: without this model nothing can go on: once it cannot be had, stop hard (`Stopped`) instead of raising an
-            error that optimizers swallow.
+        api_base: address of an OpenAI-compatible server, e.g. `http://127.0.0.1:8000/v1`, for a name without one.
         settings: passed on to `dspy.LM` (temperature, num_retries, engine ...).
     Raises:
         UsageError: the name cannot be one.  Calls raise LMFailed where an answer is empty or cut off.
+
+    `vital`: set it where nothing can go on without this model: once it cannot be had, a call stops hard (`Stopped`)
+    instead of raising an error that optimizers swallow.
     """
 
     def __init__(self, name: str, ledger: Ledger, api_base: str | None = None, *, vital: bool = False, **settings: Any):
@@ -63,7 +66,10 @@ class M3dLM(dspy.LM):
         if name == "rules":
             super().__init__(RULES_MODEL, engine=RulesEngine(), cache=False)
             return
-        model = full_name(name)
+        name, own = at_server(name)
+        if own and name == "rules":
+            raise UsageError(f"rules is built in and has no server; got rules@{own}. Use --lm rules.")
+        model, api_base = full_name(name), own or api_base
         provider = model.partition("/")[0]
         if api_base:
             settings["api_base"] = api_base
@@ -120,6 +126,47 @@ class M3dLM(dspy.LM):
         asked = {"prompt": prompt, "messages": messages, **self.kwargs, **kwargs, "api_key": None}
         text = json.dumps([self.model, asked], sort_keys=True, default=_spelled)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def distinct(names: Iterable[str], ledger: Ledger, api_base: str | None = None) -> dict[str, M3dLM]:
+    """One LM for every distinct name.
+
+    Raises: UsageError: a name cannot be one, or two are one model at two servers.
+    """
+    lms = {name: M3dLM(name, ledger, api_base) for name in dict.fromkeys(names)}
+    seen: dict[str, str] = {}
+    for name, lm in lms.items():
+        if (other := seen.setdefault(lm.model, name)) != name:
+            raise UsageError(
+                f"{other} and {name} are one model by name, so that no ledger could tell them apart. "
+                "Serve them under two names, or use one of them."
+            )
+    return lms
+
+
+def price(name: str) -> tuple[float, float] | None:
+    """Dollars a token, read and written, by the list that comes with DSPy; None where it does not say.
+
+    >>> price("gpt-4o")
+    (2.5e-06, 1e-05)
+    """
+    if name == "rules":
+        return 0.0, 0.0
+    from dspy.clients.model_metadata import model_info, rate
+
+    info = model_info(*full_name(at_server(name)[0]).split("/", 1))
+    read, written = rate(info, "input_cost_per_token"), rate(info, "output_cost_per_token")
+    return None if read is None or written is None else (read, written)
+
+
+def at_server(name: str) -> tuple[str, str | None]:
+    """The name of an LM and the server that it names, if it does.
+
+    >>> at_server("openai/qwen@http://127.0.0.1:8000/v1"), at_server("vertex_ai/claude-opus-4@20250514")
+    (('openai/qwen', 'http://127.0.0.1:8000/v1'), ('vertex_ai/claude-opus-4@20250514', None))
+    """
+    name, *server = re.split(r"@(?=https?://)", name, maxsplit=1)
+    return name, server[0] if server else None
 
 
 def finish_reason(response: Any) -> str | None:

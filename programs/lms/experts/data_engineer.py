@@ -3,6 +3,7 @@
 from typing import Any
 
 from m3dspy.signatures.values import Fingerprint, Group, Plan
+from m3dspy.workspace.indexes.splitting import SPELLINGS
 
 
 def next_look() -> dict[str, Any]:
@@ -57,12 +58,25 @@ def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
             f"patient={_patient(plan)!r}{more})",
         ]
     column = plan.patient.column if plan.patient and plan.patient.where == "column" else None
+    if official := _split_column(plan, fingerprint):
+        more = f", split_column={official!r}{more}"
     return [
         f"labels = {labels!r}",
         f"items = ix.from_table(root, {plan.source.path!r}, file_column={plan.source.file_column!r}, "
         f"label_column={plan.source.column!r}, images={group.pattern!r}, labels=labels, "
         f"patient_column={column!r}, patient={_patient(plan)!r}{more})",
     ]
+
+
+def _split_column(plan: Plan, fingerprint: Fingerprint) -> str | None:
+    """The column of the plan's table that gives an official split: of two parts at least, all spelled as parts are."""
+    table = next(table for table in fingerprint.tables if table.path == plan.source.path)
+    for column in table.columns:
+        if column.kind == "category" and column.name != plan.source.column:
+            parts = [SPELLINGS.get(value.strip().lower()) for value in column.values]
+            if None not in parts and len(set(parts)) > 1:
+                return column.name
+    return None
 
 
 def _in(plan: Plan, group: Group) -> bool:

@@ -100,7 +100,7 @@ def _input_size(dims: int, shape: Sequence[float]) -> tuple[int, ...]:
 def _patch(dims: int, shape: Sequence[float], small: bool) -> tuple[int, ...]:
     """Three quarters of the median image; `small` where many small structures need steps more than context."""
     most, step = ((32, 32, 32) if small else (48, 48, 32), 8) if dims == 3 else ((128, 128), 16)
-    return tuple(max(step, min(limit, round(0.75 * n / step) * step)) for n, limit in zip(shape, most, strict=True))
+    return tuple(max(2 * step, min(limit, round(0.75 * n / step) * step)) for n, limit in zip(shape, most, strict=True))
 
 
 def _stepped(shape: Sequence[float], most: int, step: int, least: int) -> tuple[int, ...]:
