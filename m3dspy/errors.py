@@ -8,6 +8,7 @@
     ├── NoSandbox            exit 1   untrusted code, and nothing to contain it
     └── RunFailed            exit 1   a script ended badly; carries the last lines of its log
     Stopped(BaseException)   exit 1   a budget is spent; passes through every `except Exception` on its way up
+    Defect(BaseException)             an error of ours that must pass through them too; its cause has the traceback
 
 An M3Error is the user's to mend and is printed without a traceback. Any other exception is ours and keeps it.
 """
@@ -55,6 +56,7 @@ class RunFailed(M3Error):
     """
 
     def __init__(self, happened: str, log: Path):
+        self.happened = happened
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         self.tail = [line for line in lines if line.strip()][-5:]
         known = self.tail[-1].removeprefix("error: ") if self.tail and self.tail[-1].startswith("error: ") else ""
@@ -66,6 +68,10 @@ class Stopped(BaseException):
     """A budget is spent. Not an Exception, because optimizers and retry loops swallow those."""
 
     exit_status = 1
+
+
+class Defect(BaseException):
+    """An error of ours, where optimizers would swallow an Exception and go on with a score of 0."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:

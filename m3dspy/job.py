@@ -6,6 +6,7 @@ Every stage is committed to the run folder before the next begins, and what is c
 is how a run starts and how it resumes.
 """
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,10 +22,11 @@ from m3dspy.m3bench.bench import Table
 from m3dspy.m3bench.bench import bench as run_bench
 from m3dspy.m3bench.grade import grade
 from m3dspy.optimizers.tune import tune
+from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.ledger import Ledger
-from m3dspy.programs.lms.model import M3dLM, explain, preflight
-from m3dspy.signatures.values import Grade, Index, Item, Outcome, Request, Tuned
+from m3dspy.programs.lms.model import distinct, explain, preflight
+from m3dspy.signatures.values import AS_WRITTEN, ROLES, Grade, Index, Item, Outcome, Request, Tuned
 from m3dspy.workspace import execute, training
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.look import look
@@ -34,15 +36,32 @@ from m3dspy.workspace.runs import Run, disk
 _TRAINED = ("model", "predictions", "control", "grade", "outcome")  # in order of commit
 
 
-def start(request: Request, home: Path) -> Run:
-    """A new run for a request; nothing is done yet.
+def asked_of(program: str | None, lm: str | None, *, force: bool = False) -> dict[str, Any]:
+    """`program`, `lm` and `routing` of a Request: the LM that was named, else the program's routing and student.
 
-    Raises: UsageError: the dataset folder or the language model is not there.
+    Raises: UsageError, DataError: there is no such program, or it cannot be used and no `force`.
+    """
+    if program is None or lm is not None:
+        return {"program": program, "lm": lm or "rules"}
+    manifest = artifact.load(program, force=force).manifest
+    return {"program": program, "lm": manifest.student, "routing": manifest.routing}
+
+
+def start(request: Request, home: Path, *, force: bool = False) -> Run:
+    """A new run for a request; nothing is done yet but to copy its program.
+
+    Args:   force: use the program whatever speaks against it.
+    Raises: UsageError: the dataset folder, the program or a language model is not there.  DataError: the program is not
+            to be used here.
     """
     if not Path(request.data).is_dir():
         raise UsageError(f"There is no folder {request.data}. Give the dataset folder with --data.")
-    M3dLM(request.lm, Ledger(), request.api_base)
-    return Run.create(request, home)
+    distinct(_lms(request).values(), Ledger(), request.api_base)
+    program = artifact.load(request.program, force=force).folder if request.program else None
+    run = Run.create(request, home)
+    if program:
+        _keep(run, program)
+    return run
 
 
 def carry_on(run: Run) -> Outcome:
@@ -113,7 +132,13 @@ def predict(run: Run, images: Path, out: Path) -> dict[str, Any]:
 
 
 def bench(
-    names: list[str] | None, request: Request, rounds: int, out: Path, listen: Callable[[dict[str, Any]], None]
+    names: list[str] | None,
+    request: Request,
+    rounds: int,
+    out: Path,
+    listen: Callable[[dict[str, Any]], None],
+    *,
+    force: bool = False,
 ) -> Table:
     """Run M3Bench datasets through the whole job; `request` gives all but the text, the folder and the seed."""
     tasks = [datasets.find(name) for name in names] if names else datasets.tasks()
@@ -121,7 +146,7 @@ def bench(
     def candidate(task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
         begun = sorted(folder.glob("*/request.json"))
         asked = request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
-        run = Run(begun[-1].parent) if begun else start(asked, folder)
+        run = Run(begun[-1].parent) if begun else start(asked, folder, force=force)
         run.listen = listen
         listen({"kind": "warning", "text": f"{task.name}, round {seed}: {run.folder}"})
         return carry_on(run)
@@ -150,14 +175,45 @@ def _build(run: Run, request: Request, ledger: Ledger) -> None:
     """The four roles, with answers of the language model kept in the run: what was paid for is not asked again."""
     if all(run.has(stage) for stage in STAGES):
         return
-    lm = M3dLM(request.lm, ledger, request.api_base)
-    dspy.configure_cache(disk_cache_dir=str(run.folder / "cache"), restrict_pickle=True)
-    preflight(lm)
-    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+    builder, routing = _builder(run, request), _lms(request)
+    lms = distinct(routing.values(), ledger, request.api_base)
+    for role, name in routing.items():
+        getattr(builder, role).set_lm(lms[name])
+    for lm in lms.values():
+        preflight(lm)
+    with dspy.context(adapter=dspy.ChatAdapter()):
         try:
-            Builder()(run)
+            builder(run)
         except DSPyError as error:
-            raise explain(error, lm) from error
+            failed = next((lm for lm in lms.values() if lm.model == error.model), lms[routing["task_manager"]])
+            raise explain(error, failed) from error
+
+
+def _lms(request: Request) -> dict[str, str]:
+    """Role -> name of its LM."""
+    return {role: request.routing.get(role, request.lm) for role in ROLES}
+
+
+def _builder(run: Run, request: Request) -> Builder:
+    """The program of a run, from the copy that it keeps; what speaks against it was weighed when the run began."""
+    if not request.program:
+        return Builder()
+    if not run.has("program"):  # a crash between the run's first two steps
+        _keep(run, artifact.load(request.program).folder)
+    folder = run.folder / "program"
+    for difference in artifact.differences(folder):
+        run.event("warning", text=f"The compiled program: {difference}")
+    for role, name in request.routing.items():
+        run.event("warning", text=f"{role} is given {name}, as the compiled program says.")
+    return artifact.load(folder, force=True).builder
+
+
+def _keep(run: Run, program: Path) -> None:
+    """Copy a compiled program into the run."""
+    folder = run.attempt("program")
+    for name in ("program.json", "manifest.json"):
+        shutil.copyfile(program / name, folder / name)
+    run.adopt(folder, "program")
 
 
 def _train(run: Run, request: Request) -> None:
@@ -217,6 +273,7 @@ def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Gra
         seconds=seconds,
         calls=ledger.calls,
         dollars=ledger.dollars,
+        program=artifact.read_manifest(run.folder / "program").title if run.has("program") else AS_WRITTEN,
         contained=execute.probe().level != "none",
         phantom=datasets.truth(Path(run.load("request", Request).data)) is not None,
     )

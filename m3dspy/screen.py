@@ -1,6 +1,7 @@
 """How a run looks on a terminal: one line a finished stage, a bar while epochs go by."""
 
 import json
+import sys
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +28,7 @@ class Screen:
     """Shows the events of a run on stderr; use as `run.listen`, inside a `with` block."""
 
     def __init__(self, quiet: bool = False):
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = Console(file=sys.stderr, quiet=quiet, highlight=False)
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

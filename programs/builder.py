@@ -85,7 +85,7 @@ class Builder(dspy.Module):
 
     def _index(self, run: Run, hands: Hands, complaint: str) -> None:
         request, plan = run.load("request", Request), run.load("plan", Plan)
-        root, trusted = Path(request.data), _by_rules(self.data_engineer)
+        root, trusted = Path(request.data), _by_rules(self.task_manager, self.data_engineer)
         answer = self.data_engineer(
             plan=plan,
             card=next((card.text for card in hands.cards() if card.name == plan.card), ""),
@@ -127,7 +127,7 @@ def _booked(run: Run) -> OnRepair:
     return lambda role, complaint: run.event("repair", role=role, complaint=complaint)
 
 
-def _by_rules(role: Role) -> bool:
-    """Whether the code this role writes comes from the built-in rules, and so from us."""
-    lms = {predictor.lm or dspy.settings.lm for predictor in role.predictors()}
+def _by_rules(*roles: Role) -> bool:
+    """Whether all that these roles write comes from the built-in rules, and so from us."""
+    lms = {predictor.lm or dspy.settings.lm for role in roles for predictor in role.predictors()}
     return all(isinstance(lm, M3dLM) and lm.is_rules for lm in lms)

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Task = Literal["classification", "segmentation"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+ROLES = ("task_manager", "data_engineer", "module_architect", "model_trainer")
+AS_WRITTEN = "none: prompts as written"
 
 
 class Value(BaseModel):
@@ -32,8 +34,10 @@ class Request(Value):
 
     text: str = Field(min_length=1)
     data: str = Field(description="the dataset folder, absolute, on this machine")
-    lm: str = "rules"
-    api_base: str | None = None
+    program: str | None = Field(default=None, description="the compiled program, as it was named; None: as written")
+    lm: str = Field(default="rules", description="of every role that `routing` does not name")
+    routing: dict[str, str] = Field(default_factory=dict, description="role -> LM")
+    api_base: str | None = Field(default=None, description="server of the LMs that name none")
     trials: int = Field(default=10, ge=0)
     minutes: float | None = Field(default=None, gt=0, description="wall time for tuning; the final training is not cut")
     seed: int = 0
@@ -370,6 +374,15 @@ class Score(Value):
     high: float
 
 
+class Success(Value):
+    """How often something succeeded, with its 95 % Wilson interval."""
+
+    successes: int
+    runs: int
+    low: float
+    high: float
+
+
 class Grade(Value):
     """What the examiner found, from the predictions and labels that the script never saw."""
 
@@ -404,5 +417,6 @@ class Outcome(Value):
     seconds: dict[str, float] = Field(default_factory=dict, description="stage -> wall time")
     calls: int = Field(default=0, description="calls to language models")
     dollars: float | None = Field(default=0.0, description="None where a model's price is not known")
+    program: str = Field(default=AS_WRITTEN, description="name and hash of the compiled program")
     contained: bool = Field(default=True, description="every script ran inside the sandbox")
     phantom: bool = Field(default=False, description="made-up data: the score says nothing about patients")

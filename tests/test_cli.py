@@ -10,30 +10,11 @@ import pytest
 from PIL import Image
 from rules_server import serve
 
-from m3dspy import cli
 from m3dspy.m3bench import task
 
 ROOT = Path(__file__).resolve().parent.parent
 KIDNEY = "tell kidney cysts, stones, tumours and normal kidneys apart on CT"
 LUNGS = "segment both lungs and the COVID-19 infection on chest CT"
-
-
-@pytest.fixture
-def m3dspy(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; its exit status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["m3dspy", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return run
 
 
 def pictures(folder, names):

@@ -9,7 +9,7 @@ from rules_server import serve
 
 from m3dspy.errors import LMFailed, Stopped, UsageError
 from m3dspy.programs.lms.ledger import Ledger, read_ledger, speaking
-from m3dspy.programs.lms.model import M3dLM, preflight
+from m3dspy.programs.lms.model import M3dLM, distinct, preflight
 
 
 @contextmanager
@@ -50,6 +50,27 @@ def test_a_missing_key_is_named_before_any_call(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UsageError, match="gpt-4o needs a key: export OPENAI_API_KEY"):
         M3dLM("gpt-4o", Ledger())
+
+
+def test_a_name_may_carry_a_server_of_its_own_that_api_base_does_not_overrule(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with server_that(200, READY) as (base, seen), server_that(200, READY) as (other, strangers):
+        lms = distinct([f"openai/m@{base}", "openai/n", f"openai/m@{base}"], Ledger(), other)
+        for lm in lms.values():
+            preflight(lm)
+    assert list(lms) == [f"openai/m@{base}", "openai/n"]
+    assert [request["model"] for request in seen] == ["m"]
+    assert [request["model"] for request in strangers] == ["n"]
+
+
+def test_one_model_at_two_servers_is_refused():
+    with pytest.raises(UsageError, match=r"openai/m@http://a/v1 and openai/m@http://b/v1 are one model by name"):
+        distinct(["openai/m@http://a/v1", "openai/m@http://b/v1"], Ledger())
+
+
+def test_rules_have_no_server():
+    with pytest.raises(UsageError, match=r"rules is built in and has no server; got rules@http://a/v1"):
+        M3dLM("rules@http://a/v1", Ledger())
 
 
 @pytest.mark.parametrize(

@@ -372,7 +372,8 @@ def _ledger(run: Finished) -> list[str]:
         except ValueError:  # torn by a crash
             continue
         calls.setdefault((call["role"] or "preflight", call["model"]), []).append(call)
-    if run.request.lm == "rules":
+    lines += [f"Compiled program: {text(run.outcome.program)}.", ""]
+    if {run.request.lm, *run.request.routing.values()} == {"rules"}:
         lines += ["No language model was asked: `rules`, the built-in expert rules, made every decision.", ""]
     if not calls:
         return [*lines, "The ledger is empty: there were no calls."]
@@ -394,7 +395,11 @@ def _ledger(run: Finished) -> list[str]:
 
 def _again(run: Finished) -> list[str]:
     request, here = run.request, run.folder
-    options = {"--data": request.data, "--lm": request.lm, "--trials": request.trials, "--seed": request.seed}
+    options = {"--data": request.data, "--trials": request.trials, "--seed": request.seed}
+    if request.program:
+        options["--program"] = here / "program"
+    if not request.routing:  # --lm would overrule it
+        options["--lm"] = request.lm
     command = ["m3dspy", "run", request.text]
     for option, value in options.items():
         command += [option, str(value)]
