@@ -18,15 +18,30 @@ app = typer.Typer(
 )
 data = typer.Typer(help="See a dataset folder; make phantoms of the M3Bench datasets.", no_args_is_help=True)
 app.add_typer(data, name="data")
+program = typer.Typer(help="See compiled programs: what made them, what they change.", no_args_is_help=True)
+app.add_typer(program, name="program")
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for machines, and nothing else, on stdout")]
 Runs = Annotated[Path, typer.Option(help="the folder that holds the runs")]
-Lm = Annotated[str, typer.Option(help="rules (built in, no key), gpt-4o, anthropic/..., ollama_chat/..., openai/<any>")]
-ApiBase = Annotated[str | None, typer.Option(help="an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1")]
+Program = Annotated[str | None, typer.Option(help="a compiled program: its folder, or a name of `program list`")]
+Force = Annotated[bool, typer.Option(help="use the program even if it was compiled for other code or was edited")]
+Lm = Annotated[
+    str | None,
+    typer.Option(
+        help="rules (built in, no key), gpt-4o, anthropic/..., ollama_chat/..., openai/<any>, NAME@URL "
+        "(default: what the program was compiled for, else rules)"
+    ),
+]
+ApiBase = Annotated[
+    str | None,
+    typer.Option(help="an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1, for LMs that name none"),
+]
 Trials = Annotated[int, typer.Option(help="Optuna trials before the final training; 0: the design as it is", min=0)]
 Time = Annotated[str | None, typer.Option(help="stop tuning after, e.g. 30m, 2h")]
 Budget = Annotated[float | None, typer.Option(help="dollars for language models; the run stops there", min=0)]
 MaxCalls = Annotated[int | None, typer.Option(help="calls to language models; the run stops there", min=0)]
+Threads = Annotated[int, typer.Option(help="exercises at a time; scripts that train take a core each", min=1)]
+Practice = Annotated[Path, typer.Option(help="exercises, and scripts that were tried; may be shared")]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
 Unsafe = Annotated[bool, typer.Option(help="run LM-written code uncontained where there is no sandbox")]
 
@@ -85,7 +100,8 @@ def demo(
 def run(
     request: Annotated[str, typer.Argument(help="what you want, in your own words")],
     folder: Annotated[Path, typer.Option("--data", help="the folder of images")],
-    lm: Lm = "rules",
+    program: Program = None,
+    lm: Lm = None,
     api_base: ApiBase = None,
     trials: Trials = 10,
     time: Time = None,
@@ -94,6 +110,7 @@ def run(
     seed: Seed = 0,
     runs: Runs = Path("runs"),
     unsafe: Unsafe = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Build, tune and grade a model for a request on a folder of images."""
@@ -105,7 +122,7 @@ def run(
     wanted = Request(
         text=request,
         data=str(folder.resolve()),
-        lm=lm,
+        **job.asked_of(program, lm, force=force),
         api_base=api_base,
         trials=trials,
         minutes=_minutes(time),
@@ -114,7 +131,7 @@ def run(
         max_calls=max_calls,
         unsafe=unsafe,
     )
-    _carry_on(job.start(wanted, runs), json)
+    _carry_on(job.start(wanted, runs, force=force), json)
 
 
 @app.command()
@@ -162,6 +179,57 @@ def predict(
     _say(json, {"out": str(out), **found}, f"{found['cases']} predictions in {out}")
 
 
+@app.command("compile")
+def compile_program(
+    teacher: Annotated[str, typer.Option(help="a strong language model, which is only needed now")],
+    student: Annotated[str, typer.Option(help="the cheaper one that the program is to run on")] = "gpt-4o-mini",
+    optimizer: Annotated[str, typer.Option(help="bootstrap, random-search, mipro or gepa")] = "gepa",
+    api_base: ApiBase = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--tasks", help="a training layout or dataset; repeat for more (default: all)")
+    ] = None,
+    exercises: Annotated[int, typer.Option(help="for training, as many for validation and held out", min=4)] = 24,
+    rollouts: Annotated[int, typer.Option(help="how often the search may run a role, about", min=1)] = 120,
+    budget: Budget = None,
+    max_calls: Annotated[int | None, typer.Option(help="calls to language models; it stops there", min=0)] = 10_000,
+    minutes: Annotated[float | None, typer.Option(help="wall time from this start on", min=0)] = None,
+    seed: Annotated[int, typer.Option(help="of exercises and search", min=0)] = 0,
+    threads: Threads = 2,
+    out: Annotated[Path, typer.Option(help="the program's folder is made in it")] = Path("runs/programs"),
+    practice: Practice = Path("runs/practice"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost, and spend nothing")] = False,
+    unsafe: Unsafe = False,
+    json: Json = False,
+) -> None:
+    """Compile the agents' prompts against M3Bench training tasks. Interrupted, the same command goes on."""
+    from m3dspy import program as programs
+    from m3dspy.optimizers.compile import Limits, Order, compile_program
+    from m3dspy.optimizers.estimate import estimate
+    from m3dspy.screen import Screen
+
+    order = Order(
+        teacher=teacher,
+        student=student,
+        optimizer=optimizer,
+        tasks=tuple(tasks or ()),
+        exercises=exercises,
+        rollouts=rollouts,
+        seed=seed,
+        api_base=api_base,
+        unsafe=unsafe,
+    )
+    limits = Limits(max_calls=max_calls, budget=budget, minutes=minutes)
+    if dry_run:
+        _say(json, *programs.costs(estimate(order, practice), limits))
+        return
+    with Screen(quiet=json) as screen:
+        folder, manifest = compile_program(order, limits, out, practice, threads, screen)
+    _say(json, *programs.compiled(folder, manifest))
+    if problem := programs.problem(manifest, folder):
+        print(f"m3dspy: {problem}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
 @app.command()
 def doctor(json: Json = False) -> None:
     """What this machine can do: sandbox, GPU, versions, keys."""
@@ -176,7 +244,8 @@ def bench(
     tasks: Annotated[
         list[str] | None, typer.Option("--tasks", help="a dataset; repeat for more (default: all)")
     ] = None,
-    lm: Lm = "rules",
+    program: Program = None,
+    lm: Lm = None,
     api_base: ApiBase = None,
     rounds: Annotated[int, typer.Option(help="runs a dataset, each with its own seed", min=1)] = 1,
     trials: Trials = 4,
@@ -186,6 +255,7 @@ def bench(
         "runs/bench"
     ),
     unsafe: Unsafe = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Run M3Bench datasets and count S1 (a valid answer for every case) and S2 (beats floor and shuffled control)."""
@@ -195,10 +265,17 @@ def bench(
     from m3dspy.signatures.values import Request
 
     how = Request(
-        text="-", data=".", lm=lm, api_base=api_base, trials=trials, budget=budget, max_calls=max_calls, unsafe=unsafe
+        text="-",
+        data=".",
+        **job.asked_of(program, lm, force=force),
+        api_base=api_base,
+        trials=trials,
+        budget=budget,
+        max_calls=max_calls,
+        unsafe=unsafe,
     )
     with Screen(quiet=json) as screen:
-        found = job.bench(tasks, how, rounds, out, listen=screen)
+        found = job.bench(tasks, how, rounds, out, listen=screen, force=force)
     _say(json, found.model_dump(mode="json"), markdown(found))
 
 
@@ -238,6 +315,37 @@ def data_look(
     notices: list[str] = []
     found = look(folder, notice=notices.append)
     _say(json, {**found.model_dump(mode="json"), "notices": notices}, folder_as_text(found, notices))
+
+
+@program.command("list")
+def program_list(runs: Runs = Path("runs"), json: Json = False) -> None:
+    """The compiled programs that come with m3dspy, and those below the folder of runs."""
+    from m3dspy.program import listing
+
+    _say(json, *listing(runs))
+
+
+@program.command("show")
+def program_show(
+    name: Annotated[str, typer.Argument(help="a compiled program: its folder or name")],
+    json: Json = False,
+) -> None:
+    """What compiled a program, scores before and after, what it cost, and its prompts."""
+    from m3dspy.program import show
+
+    _say(json, *show(name))
+
+
+@program.command("diff")
+def program_diff(
+    name: Annotated[str, typer.Argument(help="a compiled program: its folder or name")],
+    other: Annotated[str | None, typer.Argument(help="another one (default: against the prompts as written)")] = None,
+    json: Json = False,
+) -> None:
+    """How a program's prompts differ from those as written, or from another program's."""
+    from m3dspy.program import diff
+
+    _say(json, *diff(name, other))
 
 
 def _carry_on(run: Any, json: bool) -> None:
