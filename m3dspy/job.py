@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dspy
 from dspy.utils.exceptions import DSPyError
@@ -25,7 +26,7 @@ from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.ledger import Ledger
-from m3dspy.programs.lms.model import distinct, explain, preflight
+from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Grade, Index, Item, Outcome, Request, Tuned
 from m3dspy.workspace import execute, training
 from m3dspy.workspace.indexes.gathering import from_images
@@ -33,17 +34,25 @@ from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TRAINED = ("model", "predictions", "control", "grade", "outcome")  # in order of commit
 
 
 def asked_of(program: str | None, lm: str | None, *, force: bool = False) -> dict[str, Any]:
     """`program`, `lm` and `routing` of a Request: the LM that was named, else the program's routing and student.
 
-    Raises: UsageError, DataError: there is no such program, or it cannot be used and no `force`.
+    Raises: UsageError, DataError: there is no such program, or it cannot be used, or it names a server elsewhere, and no
+            `force`.
     """
     if program is None or lm is not None:
         return {"program": program, "lm": lm or "rules"}
     manifest = artifact.load(program, force=force).manifest
+    servers = filter(None, (at_server(name)[1] for name in (manifest.student, *manifest.routing.values())))
+    if (away := [server for server in servers if urlsplit(server).hostname not in LOOPBACK]) and not force:
+        raise UsageError(
+            f"The program would send prompts, and your key, to {away[0]}. If you trust that server use --force; else "
+            "name a language model with --lm."
+        )
     return {"program": program, "lm": manifest.student, "routing": manifest.routing}
 
 

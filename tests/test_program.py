@@ -7,6 +7,7 @@ from rules_server import by_rules, serve
 from test_cli import KIDNEY, one_line
 
 from m3dspy import job
+from m3dspy.errors import UsageError
 from m3dspy.m3bench import task
 from m3dspy.programs import artifact
 from m3dspy.programs.artifact import Manifest, Scores, Usage
@@ -97,6 +98,15 @@ def test_each_role_is_given_the_lm_that_the_routing_names(m3dspy, home, monkeypa
         ("data_engineer", RULES),
     ]
     assert seen == ["small", "small"]
+
+
+def test_a_program_that_names_a_server_elsewhere_is_not_followed_there_unasked(home):
+    there = "openai/qwen@http://192.0.2.7:8000/v1"
+    program = str(compiled(home / "p", student="gpt-4o", routing={"data_engineer": there}))
+    with pytest.raises(UsageError, match=r"would send prompts, and your key, to http://192\.0\.2\.7:8000/v1"):
+        job.asked_of(program, None)
+    assert job.asked_of(program, None, force=True)["routing"] == {"data_engineer": there}
+    assert job.asked_of(program, "rules")["lm"] == "rules"
 
 
 def test_the_lm_that_is_named_overrules_routing_and_student(home):
