@@ -41,8 +41,8 @@ _TRAINED = ("model", "predictions", "control", "grade", "outcome")  # in order o
 def asked_of(program: str | None, lm: str | None, *, force: bool = False) -> dict[str, Any]:
     """`program`, `lm` and `routing` of a Request: the LM that was named, else the program's routing and student.
 
-    Raises: UsageError, DataError: there is no such program, or it cannot be used, or it names a server elsewhere, and no
-            `force`.
+    Raises: UsageError, DataError: there is no such program; or, without `force`, it cannot be used or names a server
+            elsewhere.
     """
     if program is None or lm is not None:
         return {"program": program, "lm": lm or "rules"}

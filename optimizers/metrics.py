@@ -99,7 +99,7 @@ def _plan(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verd
         if done.refusal:
             return Verdict(1.0, True, "Rightly refused.")
         made = done.problem or "it was bent into a plan"
-        return Verdict(READ, False, f"This folder cannot serve the request, so it must be refused; but {made}.")
+        return Verdict(READ if done.readable else 0.0, False, f"This folder cannot serve the request, so it must be refused; but {made}.")
     assert exercise.plan is not None and exercise.index is not None
     if done.refusal:
         return Verdict(

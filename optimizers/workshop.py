@@ -65,9 +65,7 @@ class Workshop:
         Raises: UsageError: no exercise is called so.
         """
         if name not in self._exercises:
-            with contextlib.redirect_stdout(
-                io.StringIO()
-            ):  # what indexing leaves out concerns nobody here
+            with contextlib.redirect_stdout(io.StringIO()):  # what indexing leaves out concerns nobody here
                 self._exercises[name] = exercises.make(name, self.home / "exercises")
         return self._exercises[name]
 
@@ -121,7 +119,9 @@ class Workshop:
             wanted_again = file.is_file()
             if not wanted_again:
                 began = time.monotonic()
-                write_atomic(file, json.dumps(_outcome(script)).encode())
+                outcome = _outcome(script)
+                write_atomic(file.with_suffix(".log"), "\n".join(outcome.get("tail", [])).encode())
+                write_atomic(file, json.dumps(outcome).encode())
                 with self._lock:
                     self.seconds += time.monotonic() - began
             with self._lock:
@@ -131,9 +131,7 @@ class Workshop:
         if "wrong" in kept:
             raise DataError(kept["wrong"])
         if "failed" in kept:
-            log = file.with_suffix(".log")
-            write_atomic(log, "\n".join(kept["tail"]).encode())
-            raise RunFailed(kept["failed"], log)
+            raise RunFailed(kept["failed"], file.with_suffix(".log"))
         return kept["text"]
 
 

@@ -31,16 +31,6 @@ KEYS = {
 }
 _KEYLESS = ("openai", "hosted_vllm")
 ANSWER_SECONDS = 300  # without a byte, after which a call is tried again
-_DOWN = (
-    dspy_errors.LMAuthError,
-    dspy_errors.LMBillingError,
-    dspy_errors.LMConfigurationError,
-    dspy_errors.LMRateLimitError,
-    dspy_errors.LMServerError,
-    dspy_errors.LMTimeoutError,
-    dspy_errors.LMTransportError,
-    dspy_errors.LMUnsupportedModelError,
-)
 _call: ContextVar[tuple[str, float]] = ContextVar("key and start of the call")
 
 
@@ -94,8 +84,8 @@ class M3dLM(dspy.LM):
                 self._begin(key)
                 try:
                     super().__call__(prompt, messages=messages, **kwargs)
-                except _DOWN as error:
-                    if self.vital:
+                except dspy_errors.LMError as error:
+                    if self.vital and _is_down(error):
                         raise Stopped(str(explain(error, self))) from error
                     raise
         answer, finish = self.ledger.answer(key)
@@ -173,6 +163,12 @@ def finish_reason(response: Any) -> str | None:
     """Why a response ended: "stop", "length" ... as the native client or LiteLLM tells it."""
     choices = getattr(response, "choices", None)
     return getattr(choices[0] if choices else response, "finish_reason", None)
+
+
+def _is_down(error: dspy_errors.LMError) -> bool:
+    """Whether the next question will fare no better: all but a single question that the model cannot take."""
+    one_question = isinstance(error, dspy_errors.LMInvalidRequestError)
+    return not one_question or isinstance(error, dspy_errors.LMUnsupportedModelError)
 
 
 def _spelled(value: Any) -> Any:
