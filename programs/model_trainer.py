@@ -12,7 +12,7 @@ from m3dspy.signatures.values import Design
 from m3dspy.workspace.patterns import masked
 from m3dspy.workspace.syntax import parse
 
-_KEPT = ("Settings", "SETTINGS", "SPACE", "main")
+_KEPT = ("Settings", "SETTINGS", "SPACE", "train", "predict")
 
 
 class ModelTrainer(Role):

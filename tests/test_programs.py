@@ -11,11 +11,12 @@ from m3dspy.programs.model_trainer import ModelTrainer, check_script
 from m3dspy.programs.role import SentBack
 from m3dspy.programs.task_manager import TaskManager, check_plan
 from m3dspy.signatures.values import Design, Index
+from m3dspy.workspace.emit import TEMPLATES, templates
 
 GOOD = plan_for("tell AD from CN", ADNI).plan
 NO_COLUMN = GOOD.model_copy(update={"source": GOOD.source.model_copy(update={"column": "Diagnosis"})})
 HERE = {"blame": "here", "advice": "Use column Group."}
-SCRIPT = "class Settings: ...\nSETTINGS = Settings()\nSPACE = {}\ndef main(): ...\n"
+SCRIPT = "class Settings: ...\nSETTINGS = Settings()\nSPACE = {}\ndef train(): ...\ndef predict(): ...\n"
 DESIGN = Design(
     template="classify",
     network="cnn",
@@ -169,8 +170,13 @@ def test_go_does_not_pass_a_script_that_failed(tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("def main(:", "does not parse: line 1"), ("x = 1", "Settings, SETTINGS, SPACE, main is gone")],
+    [("def main(:", "does not parse: line 1"), ("x = 1", "Settings, SETTINGS, SPACE, train, predict is gone")],
 )
 def test_half_a_script_is_refused(script, words):
     with pytest.raises(DataError, match=words):
         check_script(script)
+
+
+@pytest.mark.parametrize("template", templates())
+def test_a_whole_template_is_no_half_script(template):
+    check_script((TEMPLATES / f"{template}.py").read_text())
