@@ -1,0 +1,1 @@
+"""Simulated language models for tests: see README.md."""
