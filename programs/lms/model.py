@@ -30,6 +30,7 @@ KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
 }
 _KEYLESS = ("openai", "hosted_vllm")
+_CARRIAGE = ("api_key", "api_base", "timeout")
 ANSWER_SECONDS = 300  # without a byte, after which a call is tried again
 _call: ContextVar[tuple[str, float]] = ContextVar("key and start of the call")
 
@@ -112,8 +113,9 @@ class M3dLM(dspy.LM):
         self.ledger.add(entry, seconds, free=self.is_rules, key=key, finish=finish)
 
     def _key(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> str:
-        """What an answer is remembered by: the model, its server, the question and every parameter but secrets."""
-        asked = {"prompt": prompt, "messages": messages, **self.kwargs, **kwargs, "api_key": None}
+        """What an answer is remembered by: the model, the question and every parameter but where and how it is sent."""
+        asked = {"prompt": prompt, "messages": messages, **self.kwargs, **kwargs}
+        asked = {name: value for name, value in asked.items() if name not in _CARRIAGE}
         text = json.dumps([self.model, asked], sort_keys=True, default=_spelled)
         return hashlib.sha256(text.encode()).hexdigest()
 
