@@ -73,7 +73,7 @@ def measure(role: str, optimizer: str, exercises: int, rollouts: int, home: Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--optimizer", default="gepa")
     parser.add_argument("--exercises", type=int, default=8)
     parser.add_argument("--rollouts", type=int, default=40)

@@ -6,7 +6,7 @@ exercise = make("forge-table-words-000017", home)      # home/<name>/data and ho
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from filelock import FileLock
 
@@ -19,6 +19,14 @@ from m3dspy.workspace.cards import cards as known_cards
 from m3dspy.workspace.indexes.cases import items, natural, regex_of
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import write_atomic
+
+
+class Answers(NamedTuple):
+    """What an expert would answer: the plan, the index of every case, and that after the caps."""
+
+    plan: Plan
+    every: Index
+    capped: Index
 
 
 class Exercise(Value):
@@ -43,6 +51,12 @@ class Exercise(Value):
     index: Index | None
     official_split: bool
     capped: Index | None
+
+    @property
+    def answers(self) -> Answers:
+        """The expert's answers to a request that can be served."""
+        assert self.plan is not None and self.index is not None and self.capped is not None, f"{self.name} is refused"
+        return Answers(self.plan, self.index, self.capped)
 
 
 def root(name: str, home: Path) -> Path:

@@ -71,8 +71,8 @@ def _a_run(role: str, cases: list[dspy.Example], workshop: Workshop) -> tuple[fl
     read = sum(len(message["content"]) for message in messages)
     asked = sum(len(message["content"]) for message in messages if message["role"] == "user")
     written = sum(len(answer) for line in lines for answer in line["answer"])
-    tokens = (amount / CHARACTERS / len(cases) for amount in (read, written, asked + written))
-    return len(lines) / len(cases), *tokens
+    tokens = CHARACTERS * len(cases)
+    return len(lines) / len(cases), read / tokens, written / tokens, (asked + written) / tokens
 
 
 def _cost(order: Order, who: str, calls: float, read: float, written: float) -> Cost:

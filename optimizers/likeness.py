@@ -53,14 +53,14 @@ def of_plan(plan: Plan, known: Plan, index: Index) -> list[Facet]:
 
 def of_index(index: Index, exercise: Exercise, plan: Plan | None) -> list[Facet]:
     """An index against every eligible case. Args: plan: the one it was made from; its names of labels are meant."""
-    assert exercise.index is not None and exercise.capped is not None and exercise.plan is not None
-    known = {_image(item): (item, split) for split in SPLITS for item in exercise.index.items(split)}
+    expert, every, capped = exercise.answers
+    known = {_image(item): (item, split) for split in SPLITS for item in every.items(split)}
     found = {_image(item): (item, split) for split in SPLITS for item in index.items(split)}
-    expected = sum(len(exercise.capped.items(split)) for split in SPLITS)
+    expected = sum(len(capped.items(split)) for split in SPLITS)
     both = [image for image in found if image in known]
     precision, recall = len(both) / max(1, len(found)), min(1.0, len(both) / expected)
     agreed = 2 * precision * recall / max(1e-9, precision + recall)
-    names = _renamed(plan or exercise.plan, exercise.plan)
+    names = _renamed(plan or expert, expert)
     right = [image for image in both if _label(found[image][0], names) == known[image][0].label]
     together = _kept_together({i: found[i][0].patient for i in both}, {i: known[i][0].patient for i in both})
     split, note = _split(index, exercise, {i: found[i][1] for i in both}, {i: known[i] for i in both})
@@ -75,7 +75,7 @@ def of_index(index: Index, exercise: Exercise, plan: Plan | None) -> list[Facet]
             "patients",
             together,
             f"patients: {1 - together:.0%} of the cases are not grouped by their patient, who is told by "
-            f"{_told(exercise.plan.patient)}.",
+            f"{_told(expert.patient)}.",
         ),
         Facet("split", split, note),
     ]
@@ -83,17 +83,17 @@ def of_index(index: Index, exercise: Exercise, plan: Plan | None) -> list[Facet]
 
 def of_design(design: Design, exercise: Exercise) -> list[Facet]:
     """A design against what the fingerprint of its images leaves no doubt about."""
-    assert exercise.plan is not None
-    group = _group(exercise.fingerprint, exercise.plan.images)
+    plan = exercise.answers.plan
+    group = _group(exercise.fingerprint, plan.images)
     units = ", ".join(group.units) or "unknown"
-    hounsfield = exercise.plan.modality == "CT" and set(group.units) == {"HU"}
+    hounsfield = plan.modality == "CT" and set(group.units) == {"HU"}
     shape = group.shape.most
     fits = all(size <= 2 * math.ceil(voxels) or size <= 32 for size, voxels in zip(design.size, shape, strict=False))
     return [
         Facet(
             "intensity",
             float(design.intensity != "window" or hounsfield),
-            f"intensity: a fixed window is for CT in HU only; these are {exercise.plan.modality} with units {units}.",
+            f"intensity: a fixed window is for CT in HU only; these are {plan.modality} with units {units}.",
         ),
         Facet("channels", float(design.channels == group.channels), f"channels: the images have {group.channels}."),
         Facet("dims", float(design.dims == group.dims), f"dims: the images are {group.dims}D."),
@@ -183,7 +183,7 @@ def _split(
     index: Index, exercise: Exercise, found: Mapping[str, str], known: Mapping[str, tuple[Item, str]]
 ) -> tuple[float, str]:
     """How good the split is, and what is wrong with it."""
-    assert exercise.capped is not None and exercise.plan is not None
+    plan, _, capped = exercise.answers
     if exercise.official_split:
         moved = sum(found[image] != known[image][1] for image in found)
         return 1 - moved / max(
@@ -195,10 +195,9 @@ def _split(
     if torn := sum(len(splits) > 1 for splits in where.values()):
         return 1 - torn / len(where), f"split: {torn} of {len(where)} patients stand in two splits. Split by patient."
     cases = [len(index.items(split)) for split in SPLITS]
-    capped = exercise.plan.caps.training or exercise.plan.caps.test
-    if not capped and min(cases[1:]) < LEAST_SHARE * sum(cases):
+    if not (plan.caps.training or plan.caps.test) and min(cases[1:]) < LEAST_SHARE * sum(cases):
         return 0.0, f"split: {_told(cases)} cases for training, validation and test are too uneven."
-    if exercise.plan.caps.balanced and _smallest(index) < EVEN * _smallest(exercise.capped):
+    if plan.caps.balanced and _smallest(index) < EVEN * _smallest(capped):
         return 0.0, "split: the card asks for classes of equal size in training; they are not."
     return 1.0, ""
 

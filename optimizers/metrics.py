@@ -99,17 +99,19 @@ def _plan(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verd
         if done.refusal:
             return Verdict(1.0, True, "Rightly refused.")
         made = done.problem or "it was bent into a plan"
-        return Verdict(READ if done.readable else 0.0, False, f"This folder cannot serve the request, so it must be refused; but {made}.")
-    assert exercise.plan is not None and exercise.index is not None
-    if done.refusal:
         return Verdict(
-            READ, False, f"Refused, though it can be served ({exercise.plan.goal}). The refusal said: {done.refusal}"
+            READ if done.readable else 0.0,
+            False,
+            f"This folder cannot serve the request, so it must be refused; but {made}.",
         )
-    return _ladder(done, lambda plan: of_plan(plan, exercise.plan, exercise.index), done.work)
+    plan, index, _ = exercise.answers
+    if done.refusal:
+        return Verdict(READ, False, f"Refused, though it can be served ({plan.goal}). The refusal said: {done.refusal}")
+    return _ladder(done, lambda made: of_plan(made, plan, index), done.work)
 
 
 def _index(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verdict:
-    return _ladder(done, lambda index: of_index(index, exercise, exercise.plan), done.work)
+    return _ladder(done, lambda made: of_index(made, exercise, exercise.plan), done.work)
 
 
 def _design(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verdict:
@@ -150,12 +152,11 @@ def _script(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Ve
 def _whole(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verdict:
     if exercise.refused:
         return Verdict(float(bool(done.refusal)), bool(done.refusal), "A request that must be refused.")
-    plan, known = done.plan, exercise.plan
-    assert known is not None and exercise.index is not None
+    plan, (known, index, _) = done.plan, exercise.answers
     facets = [
-        _share("plan", plan, lambda plan: of_plan(plan, known, exercise.index)),
-        _share("index", done.index, lambda index: of_index(index, exercise, plan)),
-        _share("design", done.design, lambda design: of_design(design, exercise)),
+        _share("plan", plan, lambda made: of_plan(made, known, index)),
+        _share("index", done.index, lambda made: of_index(made, exercise, plan)),
+        _share("design", done.design, lambda made: of_design(made, exercise)),
         Facet("script", float(done.script), "No script came through its smoke run."),
     ]
     score = sum(facet.share for facet in facets) / len(facets)

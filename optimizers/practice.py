@@ -87,7 +87,7 @@ def examples(names: list[str], role: str, workshop: Workshop) -> list[dspy.Examp
 
 def lesson(exercise: Exercise, workshop: Workshop) -> tuple[Design, str, str, str]:
     """For the Model Trainer: an expert's design, its emitted train.py, the same with a fault, and the fault's name."""
-    plan, index = _known(exercise)
+    plan, _, index = exercise.answers
     inputs = {"request": exercise.request, "plan": plan, "index": summary(index), "fingerprint": exercise.fingerprint}
     design = design_training(**inputs, catalogue=catalogue(plan.task), complaint="")["design"]
     with workshop.run(exercise) as run:
@@ -121,18 +121,13 @@ def _ending(ended: dict[str, Any]) -> Iterator[None]:
             ended |= {"problem": str(error), "readable": False}
 
 
-def _known(exercise: Exercise) -> tuple[Plan, Index]:
-    assert exercise.plan is not None and exercise.capped is not None, "an exercise with a right answer"
-    return exercise.plan, exercise.capped
-
-
 def _plan(role: Role, exercise: Exercise, request: str, workshop: Workshop, on_repair: OnRepair) -> Plan:
     cards, fingerprint = list(exercise.cards), exercise.fingerprint
     return role(request=request, fingerprint=fingerprint, cards=cards, on_repair=on_repair).plan
 
 
 def _index(role: Role, exercise: Exercise, request: str, workshop: Workshop, on_repair: OnRepair) -> Index:
-    plan, root, hands = _known(exercise)[0], workshop.root(exercise), workshop.hands(exercise)
+    plan, root, hands = exercise.answers.plan, workshop.root(exercise), workshop.hands(exercise)
     with workshop.run(exercise, plan=plan) as run:
         return role(
             plan=plan,
@@ -145,7 +140,7 @@ def _index(role: Role, exercise: Exercise, request: str, workshop: Workshop, on_
 
 
 def _design(role: Role, exercise: Exercise, request: str, workshop: Workshop, on_repair: OnRepair) -> Design:
-    plan, index = _known(exercise)
+    plan, _, index = exercise.answers
     return role(
         request=request,
         plan=plan,
@@ -157,7 +152,7 @@ def _design(role: Role, exercise: Exercise, request: str, workshop: Workshop, on
 
 
 def _script(role: Role, exercise: Exercise, request: str, workshop: Workshop, on_repair: OnRepair) -> str:
-    plan, index = _known(exercise)
+    plan, _, index = exercise.answers
     design, _, given, _ = lesson(exercise, workshop)
     with workshop.run(exercise, plan=plan, index=index, design=design) as run:
         emit(design, index, run.folder / "code")

@@ -179,15 +179,15 @@ def test_killed_twice_it_repeats_no_call_and_ends_in_the_same_program(tmp_path, 
         command += ["--practice", str(practice), "--out", str(home), "--threads", "1"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    with serve() as base:
+    once, log, home = tmp_path / "once.jsonl", tmp_path / "calls.jsonl", tmp_path / "killed"
+    with serve(log=once) as base:
         straight = start(base, tmp_path / "straight")
         out, err = straight.communicate()
     assert "improved: " in out, err
     [folder] = (tmp_path / "straight").iterdir()
     whole = artifact.read_manifest(folder)
-    calls = len(list(read_ledger(folder / "work" / "lm.jsonl")))
+    calls = len(once.read_text().splitlines())
 
-    log, home = tmp_path / "calls.jsonl", tmp_path / "killed"
     started = []
     for share in (0.3, 0.5):  # of all calls; the second start makes the calls from 30 % to 80 %
         with serve(log=log, die_at=round(share * calls), kill=lambda: started[-1].kill()) as base:
@@ -198,8 +198,8 @@ def test_killed_twice_it_repeats_no_call_and_ends_in_the_same_program(tmp_path, 
         process = start(base, home)
         process.communicate()
     [folder] = home.iterdir()
-    assert repeats(log) == 0
     assert len(log.read_text().splitlines()) == calls
+    assert repeats(log) == repeats(once)  # MIPROv2 asks some questions twice on purpose, for another answer
     ended = artifact.read_manifest(folder)
     assert (ended.program, ended.held_out) == (whole.program, whole.held_out)
 
