@@ -40,6 +40,7 @@ Trials = Annotated[int, typer.Option(help="Optuna trials before the final traini
 Time = Annotated[str | None, typer.Option(help="stop tuning after, e.g. 30m, 2h")]
 Budget = Annotated[float | None, typer.Option(help="dollars for language models; the run stops there", min=0)]
 MaxCalls = Annotated[int | None, typer.Option(help="calls to language models; the run stops there", min=0)]
+Minutes = Annotated[float | None, typer.Option(help="wall time from this start on", min=0)]
 Threads = Annotated[int, typer.Option(help="exercises at a time; scripts that train take a core each", min=1)]
 Practice = Annotated[Path, typer.Option(help="exercises, and scripts that were tried; may be shared")]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
@@ -192,7 +193,7 @@ def compile_program(
     rollouts: Annotated[int, typer.Option(help="how often the search may run a role, about", min=1)] = 120,
     budget: Budget = None,
     max_calls: Annotated[int | None, typer.Option(help="calls to language models; it stops there", min=0)] = 10_000,
-    minutes: Annotated[float | None, typer.Option(help="wall time from this start on", min=0)] = None,
+    minutes: Minutes = None,
     seed: Annotated[int, typer.Option(help="of exercises and search", min=0)] = 0,
     threads: Threads = 2,
     out: Annotated[Path, typer.Option(help="the program's folder is made in it")] = Path("runs/programs"),
@@ -227,6 +228,46 @@ def compile_program(
     _say(json, *programs.compiled(folder, manifest))
     if problem := programs.problem(manifest, folder):
         print(f"m3dspy: {problem}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    program: Annotated[str, typer.Argument(help="a compiled program: its folder, or a name of `program list`")],
+    lm: Annotated[list[str], typer.Option(help="a language model, as in `run`; repeat for more")],
+    api_base: ApiBase = None,
+    route: Annotated[
+        bool, typer.Option("--route", help="find the cheapest LMs for the roles, at equal success")
+    ] = False,
+    exercises: Annotated[int, typer.Option(help="held out, on which all are measured", min=1)] = 24,
+    budget: Budget = None,
+    max_calls: MaxCalls = None,
+    minutes: Minutes = None,
+    seed: Annotated[int, typer.Option(help="of the exercises", min=0)] = 0,
+    threads: Threads = 2,
+    out: Annotated[Path | None, typer.Option(help="default: a folder of its own in runs/compare")] = None,
+    practice: Practice = Path("runs/practice"),
+    unsafe: Unsafe = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Swap the language model under a compiled program: success and cost. Interrupted, the same command goes on."""
+    from m3dspy.optimizers.compare import Contest
+    from m3dspy.optimizers.compare import compare as run_comparison
+    from m3dspy.optimizers.session import Limits
+    from m3dspy.optimizers.standings import markdown
+    from m3dspy.programs import artifact
+    from m3dspy.screen import Screen
+
+    loaded = artifact.load(program, force=force)
+    contest = Contest(lms=tuple(lm), exercises=exercises, seed=seed, route=route, api_base=api_base, unsafe=unsafe)
+    limits = Limits(max_calls=max_calls, budget=budget, minutes=minutes)
+    folder = out or Path("runs/compare") / contest.id(loaded)
+    with Screen(quiet=json) as screen:
+        found = run_comparison(loaded, contest, limits, folder, practice, threads, screen)
+    _say(json, {"folder": str(folder), **found.model_dump(mode="json")}, f"{markdown(found)}\nComparison: {folder}")
+    if found.problem:
+        print(f"m3dspy: Ended early: {found.problem} What was measured is in {folder}.", file=sys.stderr)
         raise typer.Exit(1)
 
 

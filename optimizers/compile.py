@@ -19,13 +19,13 @@ from typing import Any
 import dspy
 from pydantic import Field
 
-from m3dspy.errors import M3Error, Stopped, UsageError, unknown
+from m3dspy.errors import Stopped, UsageError, unknown
 from m3dspy.m3bench import partition
 from m3dspy.m3bench.stats import mcnemar, success
-from m3dspy.optimizers.measure import Limits, Listen, alone, at_work, check_metric, quiet, step
 from m3dspy.optimizers.metrics import Metric, Verdict, examine
 from m3dspy.optimizers.practice import WHOLE, Practice, examples
 from m3dspy.optimizers.prompts._search import Search
+from m3dspy.optimizers.session import Limits, Listen, alone, at_work, check_metric, quiet, step
 from m3dspy.optimizers.track import Track
 from m3dspy.optimizers.workshop import Workshop, sources
 from m3dspy.programs import artifact
@@ -161,7 +161,10 @@ def compile_program(
 def _compile(bench: _Bench, done: Compiled) -> None:
     """All of an order; what was reached is in `done`, however it ends."""
     for role in (*ROLES, WHOLE):
-        done.before[role] = _held_out(bench, Builder(), role, "before")
+        verdicts = done.before[role] = _held_out(bench, Builder(), role, "before")
+        if not any(verdict.score for verdict in verdicts):
+            why = verdicts[-1].feedback.splitlines()[-1][:300]
+            raise Stopped(f"{bench.order.student} gave no usable answer as {role}, {len(verdicts)} times. {why}")
     for role in ROLES:
         with step(bench.listen, f"compile {role}"):
             done.validation[role] = _compile_role(bench, done, role)

@@ -1,90 +1,89 @@
-"""What compile and compare have in common: limits, a folder of their own, quiet, and a program at work on exercises."""
+"""A program measured on exercises: success, and what it cost by what it asked.
 
-import contextlib
-import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+The cost is the same whether an answer is paid for now or remembered by the ledger.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import dspy
-from filelock import FileLock, Timeout
+from dspy.utils.callback import BaseCallback
 
-from m3dspy.errors import M3Error
 from m3dspy.optimizers.metrics import Metric, examine
-from m3dspy.optimizers.practice import WHOLE, Practice, Rehearsal, examples
+from m3dspy.optimizers.practice import examples
+from m3dspy.optimizers.session import Listen, at_work, step
+from m3dspy.optimizers.standings import Measured
 from m3dspy.optimizers.track import Track
 from m3dspy.optimizers.workshop import Workshop
 from m3dspy.programs.builder import Builder
-from m3dspy.programs.lms.ledger import Ledger
-from m3dspy.programs.lms.model import M3dLM
-from m3dspy.signatures.values import Value
-
-TRIES = 3  # exercises of which the built-in rules must do one, for the metric to be trusted
-Listen = Callable[[dict[str, Any]], None]
+from m3dspy.programs.lms.ledger import Ledger, asked
 
 
-class Limits(Value):
-    """What may be spent: calls and dollars over all starts of the same work, minutes of each."""
+@dataclass(frozen=True)
+class Bench:
+    """What every measurement needs."""
 
-    max_calls: int | None = None
-    budget: float | None = None
-    minutes: float | None = None
-
-
-def at_work(builder: Builder, role: str, workshop: Workshop) -> dspy.Module:
-    """One role of a program by itself, or all four in a row ("whole")."""
-    return Rehearsal(builder, workshop) if role == WHOLE else Practice(getattr(builder, role), workshop)
+    names: tuple[str, ...]
+    workshop: Workshop
+    ledger: Ledger
+    threads: int
+    listen: Listen
 
 
-def check_metric(names: Sequence[str], workshop: Workshop) -> None:
-    """The built-in rules must be able to do one of the first exercises here, sandbox and all.
+class _Seen(NamedTuple):
+    """Of one exercise: keys of the questions asked, answers that could not be read, repairs."""
 
-    Raises: NoSandbox.  M3Error: they fail at all of the first.
+    keys: list[str]
+    unread: int
+    repairs: int
+
+
+class _Watched(dspy.Module):
+    """A program at work, and what was seen of it, by exercise."""
+
+    def __init__(self, program: dspy.Module):
+        super().__init__()
+        self.program = program
+        self.seen: dict[str, _Seen] = {}
+
+    def forward(self, exercise: str, request: str) -> dspy.Prediction:
+        parsing = _Parsing()
+        with asked() as keys, dspy.context(callbacks=[parsing]):
+            done = self.program(exercise=exercise, request=request)
+        self.seen[exercise] = _Seen(list(dict.fromkeys(keys)), parsing.failures, len(done.complaints))
+        return done
+
+
+class _Parsing(BaseCallback):
+    """Counts the answers that were not in the form asked for."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def on_adapter_parse_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        self.failures += exception is not None
+
+
+def measure(bench: Bench, builder: Builder, part: str, title: str) -> Measured:
+    """A role of a program, or the whole, under the LM of the context or those set on its roles.
+
+    Raises: Stopped: a budget is spent, or a vital LM is down.
     """
-    metric = Metric(WHOLE, workshop, Track(()))
-    with dspy.context(lm=M3dLM("rules", Ledger())):
-        for name in names[:TRIES]:
-            case = examples([name], WHOLE, workshop)
-            [verdict] = examine(at_work(Builder(), WHOLE, workshop), case, metric, threads=1)
-            if verdict.success:
-                return
-    raise M3Error(f"The metric cannot be trusted here: even the built-in rules fail at {name}. {verdict.feedback}")
-
-
-@contextmanager
-def step(listen: Listen, name: str) -> Iterator[None]:
-    """Tell when a step begins and ends."""
-    listen({"kind": "stage", "name": name, "status": "start"})
-    began = time.monotonic()
-    yield
-    listen({"kind": "stage", "name": name, "status": "done", "seconds": time.monotonic() - began})
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Nobody else works in the folder above the lock's.
-
-    Raises: M3Error: somebody does.
-    """
-    try:
-        with FileLock(lock, timeout=0):
-            yield
-    except Timeout:
-        raise M3Error(f"Another process is at work in {lock.parent.parent}. Wait for it, or end it.") from None
-
-
-@contextmanager
-def quiet(log: Path) -> Iterator[None]:
-    """What optimizers print and log goes into a file."""
-    loggers = [logging.getLogger(name) for name in ("dspy", "gepa", "optuna")]
-    kept = [(logger.handlers, logger.propagate) for logger in loggers]
-    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        for logger in loggers:
-            logger.handlers, logger.propagate = [logging.StreamHandler(file)], False
-        try:
-            yield
-        finally:
-            for logger, (handlers, propagate) in zip(loggers, kept, strict=True):
-                logger.handlers, logger.propagate = handlers, propagate
+    cases = examples(list(bench.names), part, bench.workshop)
+    watched = _Watched(at_work(builder, part, bench.workshop))
+    with step(bench.listen, f"{title}: {part}"):
+        verdicts = examine(watched, cases, Metric(part, bench.workshop, Track(())), bench.threads)
+    seen = [watched.seen[case.exercise] for case in cases]
+    known = {line["key"]: line for line in bench.ledger.lines}
+    keys = [key for each in seen for key in each.keys if key in known]
+    lines, costs = [known[key] for key in keys], [known[key]["cost"] for key in keys]
+    return Measured(
+        results={case.exercise: verdict.success for case, verdict in zip(cases, verdicts, strict=True)},
+        calls=len(lines),
+        input_tokens=sum(line["input_tokens"] for line in lines),
+        output_tokens=sum(line["output_tokens"] for line in lines),
+        dollars=None if None in costs else round(sum(costs), 6),
+        seconds=round(sum(line["seconds"] for line in lines), 3),
+        unread=sum(each.unread for each in seen) + sum(map(bench.ledger.is_useless, keys)),
+        repairs=sum(each.repairs for each in seen),
+    )

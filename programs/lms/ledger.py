@@ -93,6 +93,11 @@ class Ledger:
         """What a language model said, and why it ended ("stop", "length" ...)."""
         return self._answers[key]
 
+    def is_useless(self, key: str) -> bool:
+        """Whether an answer is empty or was cut off."""
+        answer, finish = self._answers[key]
+        return finish == "length" or not any(answer)
+
     def admit(self, free: bool) -> None:
         """Let one more call pass, or stop; a call to a free LM spends no dollars."""
         if self._ends is not None and time.monotonic() >= self._ends:
