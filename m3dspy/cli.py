@@ -54,7 +54,7 @@ def main() -> None:
     except (M3Error, Stopped) as error:
         _end(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _end("Interrupted. What was finished is kept; go on with: m3dspy resume", 1)
+        _end("Interrupted. What was finished is kept; the same command, or m3dspy resume for a run, goes on.", 1)
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None

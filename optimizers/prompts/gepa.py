@@ -11,9 +11,9 @@ _BATCH = 3  # exercises a reflection looks at: run before and after
 
 
 def expected(train: int, val: int, predictors: int, rollouts: int) -> Expected:
-    """One question to the teacher for every batch that is run twice."""
+    """For every batch that is run twice, one question to the teacher a predictor."""
     runs = max(rollouts, val + 2 * _BATCH)
-    return Expected(student_runs=runs, teacher_questions=-(-(runs - val) // (2 * _BATCH)))
+    return Expected(student_runs=runs, teacher_questions=predictors * -(-(runs - val) // (2 * _BATCH)))
 
 
 def search(student: dspy.Module, given: Search) -> dspy.Module:
@@ -23,6 +23,7 @@ def search(student: dspy.Module, given: Search) -> dspy.Module:
         max_metric_calls=max(given.rollouts, len(given.val) + 2 * _BATCH),
         reflection_minibatch_size=_BATCH,
         reflection_lm=given.teacher,
+        component_selector="all",  # a look, an answer and its repair share their fate, and rollouts are dear
         num_threads=given.threads,
         seed=given.seed,
     )
