@@ -79,6 +79,7 @@ def measure(bench: Bench, builder: Builder, part: str, title: str) -> Measured:
     lines, costs = [known[key] for key in keys], [known[key]["cost"] for key in keys]
     return Measured(
         results={case.exercise: verdict.success for case, verdict in zip(cases, verdicts, strict=True)},
+        blamed={case.exercise: verdict.blame for case, verdict in zip(cases, verdicts, strict=True) if verdict.blame},
         calls=len(lines),
         input_tokens=sum(line["input_tokens"] for line in lines),
         output_tokens=sum(line["output_tokens"] for line in lines),

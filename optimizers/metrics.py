@@ -27,11 +27,15 @@ MOST_LINES = 12  # of a script that a mended fault may change
 
 
 class Verdict(NamedTuple):
-    """What an answer is worth; `feedback` says what was wrong with it, and what an expert would have done."""
+    """What an answer is worth; `feedback` says what was wrong with it, and what an expert would have done.
+
+    `blame`: of all four in a row, the first role whose work was not right; "" where all was, or one works alone.
+    """
 
     score: float
     success: bool
     feedback: str
+    blame: str = ""
 
 
 class Metric:
@@ -151,7 +155,8 @@ def _script(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Ve
 
 def _whole(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verdict:
     if exercise.refused:
-        return Verdict(float(bool(done.refusal)), bool(done.refusal), "A request that must be refused.")
+        blame = "" if done.refusal else ROLES[0]
+        return Verdict(float(not blame), not blame, "A request that must be refused.", blame)
     plan, (known, index, _) = done.plan, exercise.answers
     facets = [
         _share("plan", plan, lambda made: of_plan(made, known, index)),
@@ -160,8 +165,10 @@ def _whole(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Ver
         Facet("script", float(done.script), "No script came through its smoke run."),
     ]
     score = sum(facet.share for facet in facets) / len(facets)
-    wrong = [f"{facet.name}: {facet.note}" for facet in facets if facet.share < 1]
-    return Verdict(score, not wrong, "\n".join([*wrong, done.problem or done.refusal]).strip())
+    wrong = {role: facet for role, facet in zip(ROLES, facets, strict=True) if facet.share < 1}
+    said = [f"{facet.name}: {facet.note}" for facet in wrong.values()]
+    feedback = "\n".join([*said, done.problem or done.refusal]).strip()
+    return Verdict(score, not wrong, feedback, next(iter(wrong), ""))
 
 
 def _share(name: str, value: Any, facets: Callable[[Any], list[Facet]]) -> Facet:

@@ -1,9 +1,11 @@
 """The cheapest LLMs for the four roles whose success is not significantly below the best.
 
 What an assignment comes to is put together from each role measured by itself: it succeeds on an exercise if all its
-roles do, and costs what they cost. The one that is chosen is then measured as a whole, beside the best single LLM.
+roles do, and costs what they cost. The one that is chosen is then measured as a whole, beside the best single LLM; if
+it does not hold, the role that failed most gets no such LLM again, and the next is chosen.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from m3dspy.signatures.values import ROLES
 
 MOST_LMS = 5  # of which every assignment is tried: 625
 SIGNIFICANT = 0.05
+CHECKED = 6  # assignments that are measured as a whole, at most
 MARGIN = 0.05  # of exercises by which a cheaper assignment may be below the best
 
 
@@ -53,17 +56,35 @@ def find_route(
         return Route(said="Nothing to route: no language model of known price was measured in full.")
     tried = assignments(priced)
     single = max(priced, key=lambda name: (sum(priced[name][WHOLE].results.values()), -_dollars(priced[name][WHOLE])))
-    chosen = choose(tried)
     alone = next(each for each in tried if set(each.lms) == {single})
-    if chosen.dollars >= alone.dollars:
-        said = f"No assignment is cheaper than {single} for all roles and not below the best; there is no route."
-        return Route(single=single, tried=len(tried), said=said)
-    routing: dict[str, str] = dict(zip(ROLES, chosen.lms, strict=True))
-    routed = program.deepcopy()
-    for role, name in routing.items():
-        getattr(routed, role).set_lm(lms[name])
-    whole = measure(bench, routed, WHOLE, "the route")
-    return verified(Route(routing=routing, single=single, tried=len(tried), whole=whole), priced[single][WHOLE])
+    barred: set[tuple[str, str]] = set()  # role and LM that failed it, once all four worked in a row
+    route = Route(single=single, tried=len(tried))
+    for failed in range(CHECKED):
+        allowed = [each for each in tried if not barred & {*zip(ROLES, each.lms, strict=True)}]
+        chosen = choose(allowed, tried)
+        if chosen not in allowed or chosen.dollars >= alone.dollars:
+            break
+        routing: dict[str, str] = dict(zip(ROLES, chosen.lms, strict=True))
+        routed = program.deepcopy()
+        for role, name in routing.items():
+            getattr(routed, role).set_lm(lms[name])
+        whole = measure(bench, routed, WHOLE, f"route {failed + 1}")
+        checked = route.model_copy(update={"routing": routing, "whole": whole, "failed": failed})
+        route = verified(checked, priced[single][WHOLE])
+        if route.holds:
+            return route
+        role = _weakest(whole, priced[single][WHOLE], {role for role, name in routing.items() if name != single})
+        barred.add((role, routing[role]))
+    if route.whole is not None:
+        return route
+    said = f"No assignment is cheaper than {single} for all roles and not below the best; there is no route."
+    return route.model_copy(update={"said": said})
+
+
+def _weakest(whole: Measured, single: Measured, roles: set[str]) -> str:
+    """Of these roles the one that failed most often where the single LLM succeeded."""
+    blamed = Counter(role for exercise, role in whole.blamed.items() if single.results[exercise])
+    return max(sorted(roles), key=lambda role: blamed[role])
 
 
 def assignments(parts: Mapping[str, Mapping[str, Measured]]) -> list[Assignment]:
@@ -90,10 +111,10 @@ def assignment(lms: tuple[str, ...], measured: Sequence[Measured]) -> Assignment
     return Assignment(lms, results, sum(_dollars(role) for role in measured))
 
 
-def choose(tried: Sequence[Assignment]) -> Assignment:
-    """The cheapest that is not below the best; of equals the more successful."""
+def choose(allowed: Sequence[Assignment], tried: Sequence[Assignment]) -> Assignment:
+    """The cheapest allowed one that is not below the best that was tried; of equals the more successful."""
     best = max(tried, key=lambda each: (each.successes, -each.dollars))
-    good = [each for each in tried if not below(each.results, best.results)]
+    good = [each for each in allowed if not below(each.results, best.results)] or [best]
     return min(good, key=lambda each: (each.dollars, -each.successes))
 
 

@@ -28,6 +28,7 @@ class Measured(Value):
     """A program under an LM, one role by itself or the whole, on all exercises that are for it."""
 
     results: dict[str, bool] = Field(description="exercise -> success")
+    blamed: dict[str, str] = Field(default_factory=dict, description="of the whole: exercise -> role that failed first")
     calls: int
     input_tokens: int
     output_tokens: int
@@ -78,6 +79,7 @@ class Route(Value):
     routing: dict[str, str] = Field(default_factory=dict, description="role -> LM; empty: nothing is cheaper")
     single: str = Field(default="", description="the best single LLM")
     tried: int = Field(default=0, description="assignments")
+    failed: int = Field(default=0, description="cheaper ones that were measured as a whole before, and did not hold")
     whole: Measured | None = Field(default=None, description="of the routed program, all four roles in a row")
     p_worse: float | None = Field(default=None, description="of the single LLM being no better than the route")
     p_better: float | None = Field(default=None, description="of the route being no better than the single LLM")
@@ -158,7 +160,7 @@ def _routed(route: Route) -> list[str]:
             "",
             f"p = {route.p_worse:.2g} of {route.single} being no better than the route, {route.p_better:.2g} of the "
             f"route being no better, one-sided exact McNemar tests. Chosen among {route.tried} assignments and checked "
-            "on the same exercises.",
+            f"on the same exercises; {route.failed} cheaper ones were checked before and did not hold.",
             "",
             *_table(("role", "LM"), list(route.routing.items())),
             "",

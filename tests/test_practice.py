@@ -132,6 +132,22 @@ def test_half_the_cases_have_a_recall_of_a_half(usable):
     assert share(likeness.of_index(half, exercise, None), "items") == pytest.approx(2 * recall / (1 + recall))
 
 
+def test_of_a_whole_that_failed_the_first_role_whose_work_was_wrong_is_blamed(workshop, usable):
+    exercise = next(
+        exercise for exercise in usable if exercise.index == exercise.capped and len(exercise.plan.labels) > 1
+    )
+    design = _design(exercise, workshop)
+
+    def blamed(**other):
+        made = {"plan": exercise.plan, "index": exercise.capped, "design": design, "script": True} | other
+        return judge("whole", exercise, done(**made), workshop).blame
+
+    assert blamed() == ""
+    assert blamed(script=False) == "model_trainer"
+    assert blamed(index=None, design=None, script=False) == "data_engineer"
+    assert blamed(plan=exercise.plan.model_copy(update={"sided": not exercise.plan.sided})) == "task_manager"
+
+
 def test_a_window_is_for_ct_in_hounsfield_units_only(workshop, usable):
     exercise = next(
         exercise
