@@ -75,7 +75,12 @@ def test_a_name_that_stands_for_another_label_is_wrong_and_a_longer_word_for_the
 
 def test_what_cannot_be_served_must_be_refused_and_nothing_else(workshop, usable):
     vain = next(exercise for exercise in map(workshop.exercise, partition.names("train", COUNT)) if exercise.refused)
-    assert judge("task_manager", vain, done(refusal="there are no masks"), workshop) == (1.0, True, "Rightly refused.")
+    assert judge("task_manager", vain, done(refusal="there are no masks"), workshop) == (
+        1.0,
+        True,
+        "Rightly refused.",
+        "",
+    )
     assert judge("task_manager", vain, done(usable[0].plan), workshop).score == pytest.approx(0.1)
     assert judge("task_manager", usable[0], done(refusal="no"), workshop).score == pytest.approx(0.1)
 
