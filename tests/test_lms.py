@@ -1,6 +1,7 @@
 """Names, preflight, ledger and budgets of the LM layer, over real HTTP on loopback."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import dspy
@@ -164,3 +165,66 @@ def test_dollars_cannot_be_promised_where_the_price_is_not_known():
 def test_a_torn_last_line_of_the_ledger_is_passed_over(tmp_path):
     (tmp_path / "lm.jsonl").write_text('{"cached": false, "cost": 1.0}\n{"cached": fal')
     assert Ledger(tmp_path / "lm.jsonl").dollars == 1.0
+
+
+def test_a_question_that_was_answered_is_never_sent_again_not_even_by_the_next_process(tmp_path):
+    with server_that(200, READY) as (base, seen):
+        for _ in range(2):  # a second ledger on the same file is what a restart has
+            ledger = Ledger(tmp_path / "lm.jsonl", max_calls=1)
+            lm = M3dLM("openai/m", ledger, api_base=base)
+            assert lm("one") == ["ready"]
+            assert lm("one") == ["ready"]
+    assert (len(seen), ledger.calls, ledger.recalled) == (1, 1, 2)
+
+
+def test_many_who_ask_the_same_at_once_pay_once():
+    with server_that(200, READY) as (base, seen), ThreadPoolExecutor(8) as pool:
+        lm = M3dLM("openai/m", Ledger(), api_base=base)
+        assert list(pool.map(lm, ["one"] * 8)) == [["ready"]] * 8
+    assert len(seen) == 1
+
+
+def test_another_rollout_is_another_question():
+    with server_that(200, READY) as (base, seen):
+        lm = M3dLM("openai/m", Ledger(), api_base=base)
+        lm("one")
+        lm.copy(rollout_id=1, temperature=1.0)("one")
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (completion("") | {"choices": []}, "empty answer"),
+        (completion(""), "empty answer"),
+        (
+            completion("half of") | {"choices": [completion("half of")["choices"][0] | {"finish_reason": "length"}]},
+            "limit of output tokens",
+        ),
+    ],
+)
+def test_an_answer_of_no_use_is_named_now_and_when_it_is_remembered(body, words):
+    with server_that(200, body) as (base, seen):
+        lm = M3dLM("openai/m", Ledger(), api_base=base)
+        for _ in range(2):
+            with pytest.raises(LMFailed, match=words):
+                lm("one")
+    assert len(seen) == 1
+
+
+def test_a_vital_model_that_is_down_stops_hard_and_one_question_too_long_does_not():
+    down, too_long = failure("Incorrect API key provided", "invalid_api_key"), failure("too long", "context_length")
+    with server_that(401, down) as (base, _), pytest.raises(Stopped, match="refused the key"):
+        lm = M3dLM("openai/m", Ledger(), api_base=base)
+        lm.vital = True
+        lm("one")
+    with server_that(400, too_long) as (base, _), pytest.raises(Exception, match="too long"):
+        lm = M3dLM("openai/m", Ledger(), api_base=base)
+        lm.vital = True
+        lm("one")
+
+
+def test_time_that_is_over_sends_nothing():
+    with server_that(200, READY) as (base, seen), pytest.raises(Stopped, match="time of 0 minutes is over"):
+        M3dLM("openai/m", Ledger(minutes=0), api_base=base)("never sent")
+    assert seen == []
