@@ -225,6 +225,12 @@ def test_exercises_go_to_parquet_and_back(home, tmp_path):
             assert json.loads(row["plan"])["dims"] == row["dims"] == known.plan.dims
 
 
+def test_without_a_part_all_three_are_given(home):
+    from m3dspy.m3bench.tasks import as_dataset
+
+    assert as_dataset(count=2, home=home)["part"][:] == ["train"] * 2 + ["validation"] * 2 + ["held-out"] * 2
+
+
 # ------------------------------------------------------------------------------------------------ damaged scripts
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_damaged_script_parses_and_differs_in_one_place(name):

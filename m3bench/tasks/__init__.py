@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 _NESTED = ("cards", "fingerprint", "plan", "index", "capped")
 
 
-def as_dataset(part: "Part", count: int, home: Path) -> "datasets.Dataset":
-    """So many exercises of a part as a Hugging Face dataset, one row each; their folders are made in `home`.
+def as_dataset(part: "Part | None" = None, count: int = 24, home: Path = Path("runs/exercises")) -> "datasets.Dataset":
+    """So many exercises of a part, or of each, as a Hugging Face dataset, one row each; their folders are in `home`.
 
     Plain columns: name, part, layout, seed, request, card, refused, official_split, task, modality and dims (None where
     the request is refused). Columns `cards`, `fingerprint`, `plan`, `index`, `capped` hold JSON, or None.
@@ -27,7 +27,8 @@ def as_dataset(part: "Part", count: int, home: Path) -> "datasets.Dataset":
     kinds = dict.fromkeys(texts, "string") | dict.fromkeys(("seed", "dims"), "int64")
     kinds |= dict.fromkeys(("refused", "official_split"), "bool")
     rows = []
-    for name in partition.names(part, count):
+    parts: tuple[Part, ...] = (part,) if part else ("train", "validation", "held-out")
+    for name in [name for part in parts for name in partition.names(part, count)]:
         made = exercise.make(name, home).model_dump(mode="json")
         told = {key: (made["plan"] or {}).get(key) for key in ("task", "modality", "dims")}
         rows.append(made | told | {key: json.dumps(made[key]) for key in _NESTED if made[key] is not None})
