@@ -7,8 +7,6 @@ after another, so that the parts add up. `known` is the share of scripts that we
 """
 
 import argparse
-import contextlib
-import io
 import sys
 import tempfile
 import time
@@ -25,6 +23,7 @@ from m3dspy.optimizers.compile import OPTIMIZERS
 from m3dspy.optimizers.metrics import Metric, examine
 from m3dspy.optimizers.practice import Practice, examples
 from m3dspy.optimizers.prompts._search import Search
+from m3dspy.optimizers.session import quiet
 from m3dspy.optimizers.track import Track
 from m3dspy.optimizers.workshop import Workshop
 from m3dspy.programs.builder import Builder
@@ -51,8 +50,7 @@ def measure(role: str, optimizer: str, exercises: int, rollouts: int, home: Path
     track = Track(case.exercise for case in val)
     metric = Counted(role, workshop, track)
     program = Practice(getattr(Builder(), role), workshop, track)
-    noise = io.StringIO()
-    with dspy.context(lm=student, adapter=dspy.ChatAdapter()), contextlib.redirect_stdout(noise):
+    with dspy.context(lm=student, adapter=dspy.ChatAdapter()), quiet(home / "log"):
         began = time.perf_counter()
         examine(program, val, metric, threads=1)
         given = Search(train, val, metric, teacher, rollouts, seed=0, threads=1)

@@ -132,7 +132,7 @@ def _design(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Ve
 
 
 def _script(exercise: Exercise, done: dspy.Prediction, workshop: Workshop) -> Verdict:
-    _, sound, given, fault = lesson(exercise, workshop)
+    _, sound, given, fault = lesson(exercise.name, workshop)
 
     def facets(script: str) -> list[Facet]:
         changed = sum(line not in set(given.splitlines()) for line in script.splitlines())

@@ -6,7 +6,8 @@ fewer, so that a prompt earns its score by the first answer.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import dspy
 from dspy.utils.exceptions import DSPyError
@@ -26,6 +27,15 @@ from m3dspy.workspace.runs import write_atomic
 
 WHOLE = "whole"
 REPAIRS = 1  # of a role in practice; in a run they are three
+
+
+class Lesson(NamedTuple):
+    """A design, the train.py it leads to, the same with a fault, and the kind of the fault ("none": as it was)."""
+
+    design: Design
+    sound: str
+    given: str
+    fault: str
 
 
 class Practice(dspy.Module):
@@ -85,14 +95,16 @@ def examples(names: list[str], role: str, workshop: Workshop) -> list[dspy.Examp
     ]
 
 
-def lesson(exercise: Exercise, workshop: Workshop) -> tuple[Design, str, str, str]:
-    """For the Model Trainer: an expert's design, its emitted train.py, the same with a fault, and the fault's name."""
+@cache
+def lesson(name: str, workshop: Workshop) -> Lesson:
+    """What the Model Trainer practises on in an exercise."""
+    exercise = workshop.exercise(name)
     plan, _, index = exercise.answers
     inputs = {"request": exercise.request, "plan": plan, "index": summary(index), "fingerprint": exercise.fingerprint}
     design = design_training(**inputs, catalogue=catalogue(plan.task), complaint="")["design"]
     with workshop.run(exercise) as run:
-        script = (emit(design, index, run.folder / "code") / "train.py").read_text()
-    return design, script, *damage(script, exercise.seed)
+        sound = (emit(design, index, run.folder / "code") / "train.py").read_text()
+    return Lesson(design, sound, *damage(sound, exercise.seed))
 
 
 @contextmanager
@@ -153,7 +165,7 @@ def _design(role: Role, exercise: Exercise, request: str, workshop: Workshop, on
 
 def _script(role: Role, exercise: Exercise, request: str, workshop: Workshop, on_repair: OnRepair) -> str:
     plan, _, index = exercise.answers
-    design, _, given, _ = lesson(exercise, workshop)
+    design, _, given, _ = lesson(exercise.name, workshop)
     with workshop.run(exercise, plan=plan, index=index, design=design) as run:
         emit(design, index, run.folder / "code")
 
