@@ -52,11 +52,12 @@ class RunFailed(M3Error):
     """A script ended badly.
 
     Args: happened: one sentence.  log: the script's log. If its last line is `error: ...`, the script knew what was
-          wrong, and that is the message; else the last five lines are shown.
+          wrong, and that is the message; else the last five lines are shown.  cut: it was ended from outside, by its
+          time limit or a signal; on another day it might have run through.
     """
 
-    def __init__(self, happened: str, log: Path):
-        self.happened = happened
+    def __init__(self, happened: str, log: Path, *, cut: bool = False):
+        self.happened, self.cut = happened, cut
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         self.tail = [line for line in lines if line.strip()][-5:]
         known = self.tail[-1].removeprefix("error: ") if self.tail and self.tail[-1].startswith("error: ") else ""

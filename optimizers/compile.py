@@ -32,7 +32,7 @@ from m3dspy.programs import artifact
 from m3dspy.programs.artifact import Manifest, Scores, Usage
 from m3dspy.programs.builder import Builder
 from m3dspy.programs.lms.ledger import Ledger, speaking
-from m3dspy.programs.lms.model import M3dLM, at_server, distinct, preflight
+from m3dspy.programs.lms.model import M3dLM, at_server, distinct, full_name, preflight
 from m3dspy.registry import Registry
 from m3dspy.signatures.values import ROLES, Value
 from m3dspy.workspace.runs import write_atomic
@@ -102,7 +102,7 @@ def checked(order: Order) -> Order:
     _ = OPTIMIZERS[order.optimizer]
     if order.student == "rules":
         raise UsageError("rules reads no prompts, so they cannot be compiled for it. Name a language model: --student.")
-    if order.student == order.teacher:
+    if full_name(at_server(order.student)[0]) == full_name(at_server(order.teacher)[0]):
         raise UsageError(
             f"The student is the teacher ({order.teacher}) and has nothing to learn from it. "
             "Name a cheaper language model with --student."

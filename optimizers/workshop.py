@@ -141,6 +141,8 @@ def _outcome(script: Callable[[], str]) -> dict[str, Any]:
     except DataError as error:
         return {"wrong": str(error)}
     except RunFailed as error:
+        if error.cut:  # nothing that the script itself is to blame for
+            raise
         return {"failed": error.happened, "tail": error.tail}
 
 

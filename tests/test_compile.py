@@ -42,6 +42,7 @@ def order(base, **how):
     [
         (("--teacher", "gpt-4o"), "gpt-4o-mini needs a key: export OPENAI_API_KEY"),
         (("--teacher", "gpt-4o", "--student", "gpt-4o"), "student is the teacher.*cheaper"),
+        (("--teacher", "gpt-4o", "--student", "openai/gpt-4o"), "student is the teacher.*cheaper"),
         (("--teacher", "gpt-4o", "--student", "rules"), "rules reads no prompts"),
         (
             ("--teacher", "gtp-4o", "--student", "ollama_chat/llama3.1"),

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dspy
 import pytest
 
-from m3dspy.errors import DataError, Defect, NoSandbox, Stopped
+from m3dspy.errors import DataError, Defect, NoSandbox, RunFailed, Stopped
 from m3dspy.m3bench import partition
 from m3dspy.optimizers import likeness
 from m3dspy.optimizers.metrics import Metric, judge
@@ -190,6 +190,18 @@ def test_a_script_runs_once_however_many_ask_for_it_and_fails_the_same_way_every
     assert tails[0][-1] == "ValueError: no such thing"
     again = Workshop(tmp_path)
     assert again.exercise(exercise.name) == exercise
+
+
+def test_a_script_that_was_ended_from_outside_is_tried_again(tmp_path):
+    workshop = Workshop(tmp_path)
+    exercise = workshop.exercise(partition.names("train", 1)[0])
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    for _ in range(2):
+        with workshop.run(exercise, plan=exercise.plan) as run, pytest.raises(RunFailed, match="was killed"):
+            workshop.hands(exercise).prepare(
+                run, code, exercise.plan, workshop.root(exercise), trusted=False, unsafe=False
+            )
+    assert workshop.known == 0
 
 
 def test_rules_do_what_they_do_in_a_run(workshop, usable):

@@ -93,13 +93,13 @@ def stream(
             finally:
                 _end(process)
     if stopped == "time":
-        raise RunFailed(f"{script} was stopped after {seconds:g} s (its limit).", log)
+        raise RunFailed(f"{script} was stopped after {seconds:g} s (its limit).", log, cut=True)
     if stopped == "output":
         raise RunFailed(f"{script} was stopped: it printed more than {MOST_OUTPUT >> 20} MB.", log)
     killed_by = status - 128 if box.bwrap is not None else -status  # bubblewrap tells it the way a shell does
     if killed_by > 0:
         guess = "; out of memory?" if killed_by == signal.SIGKILL else "."
-        raise RunFailed(f"{script} was killed (signal {killed_by}){guess}", log)
+        raise RunFailed(f"{script} was killed (signal {killed_by}){guess}", log, cut=True)
     if status:
         raise RunFailed(f"{script} ended with status {status}.", log)
 

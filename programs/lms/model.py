@@ -51,8 +51,8 @@ class M3dLM(dspy.LM):
     instead of raising an error that optimizers swallow.
     """
 
-    def __init__(self, name: str, ledger: Ledger, api_base: str | None = None, *, vital: bool = False, **settings: Any):
-        self.ledger, self.vital = ledger, vital
+    def __init__(self, name: str, ledger: Ledger, api_base: str | None = None, **settings: Any):
+        self.ledger, self.vital = ledger, False
         settings = {"cache": False, "timeout": ANSWER_SECONDS, **settings}  # answers are kept by the ledger
         if name == "rules":
             super().__init__(RULES_MODEL, engine=RulesEngine(), cache=False)
