@@ -16,7 +16,7 @@ test: .venv/installed
 lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pyright
+	.venv/bin/pyright --pythonpath .venv/bin/python
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
