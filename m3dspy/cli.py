@@ -204,8 +204,9 @@ def compile_program(
 ) -> None:
     """Compile the agents' prompts against M3Bench training tasks. Interrupted, the same command goes on."""
     from m3dspy import program as programs
-    from m3dspy.optimizers.compile import Limits, Order, compile_program
+    from m3dspy.optimizers.compile import Order, compile_program
     from m3dspy.optimizers.estimate import estimate
+    from m3dspy.optimizers.session import Limits
     from m3dspy.screen import Screen
 
     order = Order(

@@ -7,8 +7,8 @@ from typing import Any
 
 from m3dspy.errors import DataError
 from m3dspy.m3bench.bench import rate
-from m3dspy.optimizers.compile import Limits
 from m3dspy.optimizers.estimate import Cost
+from m3dspy.optimizers.session import Limits
 from m3dspy.programs import artifact, state
 from m3dspy.programs.artifact import Manifest, Scores
 from m3dspy.programs.builder import Builder

@@ -210,6 +210,7 @@ def _manifest(bench: _Bench, limits: Limits, ledger: Ledger, done: Compiled) -> 
         student=order.student,
         teacher=order.teacher,
         tasks={part: tuple(names) for part, names in bench.names.items()},
+        tasks_hash=_tasks_hash(bench),
         validation=Scores(
             before={role: _success(before) for role, (before, _) in done.validation.items()},
             after={role: _success(after) for role, (_, after) in done.validation.items()},
@@ -223,6 +224,12 @@ def _manifest(bench: _Bench, limits: Limits, ledger: Ledger, done: Compiled) -> 
         improved=done.improved,
         ended=done.ended,
     )
+
+
+def _tasks_hash(bench: _Bench) -> str:
+    """Of all exercises: requests, what a look at the folders found, and the answers."""
+    exercises = [bench.workshop.exercise(name) for names in bench.names.values() for name in names]
+    return hashlib.sha256("".join(exercise.model_dump_json() for exercise in exercises).encode()).hexdigest()
 
 
 def usage(ledger: Ledger) -> tuple[Usage, ...]:

@@ -75,7 +75,7 @@ class Manifest(Value):
     code: str = Field(default="", description="hash of the sources that give the prompts their meaning")
     program: str = Field(default="", description="hash of program.json")
     tasks: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="part -> names of its exercises")
-    tasks_hash: str = ""
+    tasks_hash: str = Field(default="", description="hash of what these exercises hold")
     validation: Scores = Scores()
     held_out: Scores = Scores()
     usage: tuple[Usage, ...] = ()

@@ -150,6 +150,7 @@ def test_a_model_that_dies_half_way_ends_it_in_one_line_and_what_was_paid_for_is
     assert not manifest.improved
     assert len(list(read_ledger(folder / "work" / "lm.jsonl"))) == 8
     assert artifact.load(str(folder)).manifest == manifest  # what was reached can be used
+    assert sum(map(len, manifest.tasks.values())) == 3 * PLAIN and len(manifest.tasks_hash) == 64
 
 
 @pytest.mark.parametrize("fault", ["prose", "no choices", "null", "length", "refusal"])
