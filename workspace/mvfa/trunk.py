@@ -1,0 +1,87 @@
+"""CLIP's image tower as MVFA runs it: frozen, batch first, without attention weights.
+
+open_clip's own block falls into a slow path where gradients pass through a frozen block; `block` computes the same.
+"""
+
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def image_tower(clip: nn.Module) -> Any:
+    """The vision transformer of a CLIP.
+
+    Raises: ValueError: the tower is of another kind.
+    """
+    visual = getattr(clip, "visual", None)
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        raise ValueError(
+            f"The image tower is a {type(visual).__name__}; MVFA needs a vision transformer of open_clip: ViT-B-16, ..."
+        )
+    return visual
+
+
+def checked(visual: Any, images: Tensor) -> Tensor:
+    """Images, if they are (B, 3, H, W) floats about 0 to 1 of the size that the tower was built for.
+
+    Raises: ValueError: they are not.
+    """
+    if not images.is_floating_point():
+        raise ValueError(
+            f"The images are {_kind(images)}; give floats from 0 to 1: divide by the highest value there is"
+        )
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"The images are {tuple(images.shape)}; give (images, 3, rows, columns), grey repeated 3 times"
+        )
+    (rows, columns), grid = visual.patch_size, tuple(visual.grid_size)
+    if (images.shape[2] // rows, images.shape[3] // columns) != grid:
+        raise ValueError(
+            f"The images have {images.shape[2]} x {images.shape[3]} pixels; "
+            f"this backbone was built for {' x '.join(map(str, visual.image_size))}"
+        )
+    highest = float(images.detach().abs().amax()) if images.numel() else 0.0
+    if not highest < 30:  # a few deviations, where images are normalised
+        raise ValueError(f"The images hold values up to {highest:g}; give floats from 0 to 1, without gaps")
+    return images
+
+
+def _kind(images: Tensor) -> str:
+    name = str(images.dtype).removeprefix("torch.")
+    return {"uint8": "8-bit integers", "uint16": "16-bit integers"}.get(name, f"of type {name}")
+
+
+def embedded(visual: Any, images: Tensor) -> Tensor:
+    """(B, 1 + L, W): class token and patches with their positions, as they enter the first block."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    return visual.ln_pre(torch.cat([start, patches], 1) + visual.positional_embedding.to(patches.dtype))
+
+
+def block(layer: Any, x: Tensor) -> Tensor:
+    """One block of the transformer, (B, 1 + L, W) -> (B, 1 + L, W), equal to `layer(x)`."""
+    attention = layer.attn
+    if not isinstance(attention, nn.MultiheadAttention):
+        return layer(x)
+    images, tokens, width = x.shape
+    mixed = F.linear(layer.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    heads = mixed.view(images, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    seen = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(images, tokens, width)
+    x = x + layer.ls_1(attention.out_proj(seen))
+    return x + layer.ls_2(layer.mlp(layer.ln_2(x)))
+
+
+def blocks(visual: Any, x: Tensor, begin: int, end: int) -> Tensor:
+    """Blocks `begin` to `end` - 1, counted from 0."""
+    for layer in visual.transformer.resblocks[begin:end]:
+        x = block(layer, x)
+    return x
+
+
+def pooled(visual: Any, x: Tensor) -> Tensor:
+    """(B, E): CLIP's feature of an image, from the tokens after the last block."""
+    x, _ = visual._pool(x)
+    return x if visual.proj is None else x @ visual.proj
