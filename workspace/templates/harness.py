@@ -20,9 +20,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import safetensors.torch
@@ -100,11 +101,28 @@ def poly(done: float) -> float:
     return (1 - done) ** 0.9
 
 
+def constant(done: float) -> float:
+    """No schedule."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How to train, beside what Settings say: our own ways, or those of a paper that is to be reproduced."""
+
+    betas: tuple[float, float] = (0.9, 0.999)  # of Adam
+    warm: float = 0.05  # share of the steps over which the learning rate rises
+    norm: float | None = 10.0  # gradients are clipped to it
+    averaged: bool = True  # the model is a running average of the weights
+    last: bool = False  # keep the last epoch, not the one with the best validation score
+
+
 class Training:
     """Epochs of one network, kept on disk.
 
     Args: s: Settings.  steps: optimiser steps an epoch.  out: folder to write to.  resume: go on from checkpoint.pt.
-          schedule: share of the steps done -> share of s.lr; the first twentieth of the steps warms up.
+          schedule: share of the steps done -> share of s.lr, after a short rise.  net: what is trained, if it is not
+          `network(s)` as a whole.  fabric: where it is, if `fabric_for` is not to choose.
 
         run = Training(s, steps, out, resume, cosine)
         for epoch in run.epochs():
@@ -114,13 +132,23 @@ class Training:
         run.finish(predict(..., run.best_model(), run.fabric))
     """
 
-    def __init__(self, s, steps: int, out: Path, resume: bool, schedule: Callable[[float], float]):
-        self.s, self.steps, self.out, self.schedule = s, steps, out, schedule
+    def __init__(
+        self,
+        s,
+        steps: int,
+        out: Path,
+        resume: bool,
+        schedule: Callable[[float], float],
+        net: torch.nn.Module | None = None,
+        fabric: Fabric | None = None,
+        habits: Habits = Habits(),
+    ):
+        self.s, self.steps, self.out, self.schedule, self.habits = s, steps, out, schedule, habits
         self.started = time.perf_counter()
         torch.manual_seed(s.seed)
-        self.plain = channels_last(network(s), s)
-        self.fabric = fabric_for(s, self.plain)
-        optimizer = torch.optim.AdamW(self.plain.parameters(), lr=s.lr, weight_decay=s.weight_decay)
+        self.plain = net or channels_last(network(s), s)
+        self.fabric = fabric or fabric_for(s, self.plain)
+        optimizer = torch.optim.AdamW(self.plain.parameters(), lr=s.lr, betas=habits.betas, weight_decay=s.weight_decay)
         self.net, self.optimizer = self.fabric.setup(self.plain, optimizer)
         self.ema = copy.deepcopy(self.plain)
         self.history: list[dict[str, Any]] = []
@@ -141,25 +169,29 @@ class Training:
             yield epoch
 
     def step(self, loss: torch.Tensor) -> None:
-        """One optimiser step; the averaged weights follow by a tenth at first, by 2 % later."""
+        """One optimiser step; averaged weights follow by a tenth at first, by 2 % later."""
         if not torch.isfinite(loss):
             raise Problem(f"the loss became {loss.item()} in epoch {len(self.history)}: lower lr (now {self.s.lr})")
         done, total = len(self.history) * self.steps + len(self.losses), self.steps * self.s.epochs
-        warm = max(1, total // 20)
+        warm = max(1, int(total * self.habits.warm))
         for group in self.optimizer.param_groups:
             group["lr"] = self.s.lr * min((done + 1) / warm, self.schedule(done / total))
         self.fabric.backward(loss)
-        self.fabric.clip_gradients(self.net, self.optimizer, max_norm=10.0, error_if_nonfinite=False)
+        if self.habits.norm:
+            self.fabric.clip_gradients(self.net, self.optimizer, self.habits.norm, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.append(loss.item())
         with torch.no_grad():
-            weight = 1 - min(0.98, (1 + done) / (10 + done))
+            weight = 1 - min(0.98, (1 + done) / (10 + done)) if self.habits.averaged else 1.0
             for kept, new in zip(self.ema.state_dict().values(), self.plain.state_dict().values(), strict=True):
                 kept.copy_(kept.lerp(new, weight) if kept.is_floating_point() else new)
 
     @property
     def best(self) -> dict[str, Any]:
+        """The epoch whose model is kept."""
+        if self.habits.last:
+            return self.history[-1]
         return max(self.history, key=lambda line: line["score"])
 
     def record(self, epoch: int, score: float, **more) -> None:
@@ -221,24 +253,44 @@ def changed(s, assignments: list[str]):
     return s
 
 
-def saved_model(folder: Path, kind: type) -> tuple[Any, torch.nn.Module]:
-    """The settings (of class `kind`) and the network of a finished training."""
+def saved_settings(folder: Path, kind: type) -> Any:
+    """The settings (of class `kind`) of a finished training."""
     kept = json.loads((folder / "settings.json").read_text())
-    s = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
+
+
+def saved_model(folder: Path, kind: type) -> tuple[Any, torch.nn.Module, Fabric]:
+    """Settings, network and device of a finished training."""
+    s = saved_settings(folder, kind)
     net = channels_last(network(s), s)
     net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    return s, net
+    fabric = fabric_for(s, net)
+    return s, net.to(fabric.device), fabric
 
 
-def command_line(settings, space: dict, losses: tuple[str, ...], train, predict, made_up) -> int:
+def command_line(
+    settings,
+    space: dict,
+    losses: tuple[str, ...],
+    train,
+    predict,
+    made_up,
+    load=saved_model,
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    files: tuple[str, ...] = (),
+) -> int:
     """Run a training script as its docstring says; the exit status.
 
     Args: train(index, root, out, settings, smoke, resume).  predict(items, root, folder, settings, net, fabric) -> ids
           that failed.  made_up(folder) writes a small dataset and returns its index; used where no argument is given.
+          load(folder, kind) -> settings, net, fabric.  presets: name -> settings that differ, for --preset.
+          files: further arguments that name a path; those given are passed to `train` and `load` by name.
     """
     parser = argparse.ArgumentParser()
-    for name in ("--index", "--data", "--out", "--predict", "--model"):
-        parser.add_argument(name, type=Path)
+    for name in ("index", "data", "out", "predict", "model", *files):
+        parser.add_argument(f"--{name}", type=Path)
+    if presets:
+        parser.add_argument("--preset", choices=["default", *presets], default="default")
     parser.add_argument("--set", action="append", nargs="+", default=[], metavar="NAME=VALUE")
     for name in ("--smoke", "--resume", "--space"):
         parser.add_argument(name, action="store_true")
@@ -258,20 +310,20 @@ def command_line(settings, space: dict, losses: tuple[str, ...], train, predict,
     needed = ("data", "model", "out") if given.predict else ("index", "data", "out")
     if missing := [f"--{name}" for name in needed if getattr(given, name) is None]:
         parser.error(f"missing {', '.join(missing)}")
+    more = {name: getattr(given, name) for name in files if getattr(given, name) is not None}
     try:
         if given.predict:
-            s, net = saved_model(given.model, type(settings))
-            fabric = fabric_for(s, net)
-            items = json.loads(given.predict.read_text())
-            return 1 if predict(items, given.data, given.out, s, net.to(fabric.device), fabric) else 0
-        s = changed(settings, list(itertools.chain(*given.set)))
+            s, net, fabric = load(given.model, type(settings), **more)
+            return 1 if predict(json.loads(given.predict.read_text()), given.data, given.out, s, net, fabric) else 0
+        s = replace(settings, **presets[given.preset]) if presets and given.preset != "default" else settings
+        s = changed(s, list(itertools.chain(*given.set)))
         if s.loss not in losses:
             raise Problem(f"No loss is called {s.loss!r}. Known: {', '.join(losses)}.")
         if given.resume and (given.out / "result.json").is_file():
             for line in json.loads((given.out / "result.json").read_text())["history"]:
                 say(**line)
             return 0
-        train(json.loads(given.index.read_text()), given.data, given.out, s, given.smoke, given.resume)
+        train(json.loads(given.index.read_text()), given.data, given.out, s, given.smoke, given.resume, **more)
     except (OSError, Problem) as problem:
         log(f"error: {problem}")
         return 1

@@ -7,6 +7,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def network(s):
+def network(s, *weights):
     """The network that `s.network` names, made for the settings `s`."""
-    return importlib.import_module(f"networks.{s.network}").network(s)
+    return importlib.import_module(f"networks.{s.network}").network(s, *weights)

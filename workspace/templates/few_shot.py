@@ -1,0 +1,95 @@
+"""The cases of an anomaly detection: images with their masks, the few that are learnt from, and the control.
+
+It lies beside train.py in an emitted folder.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from harness import Problem
+from images import normalised, read_image, upright, with_channels
+
+
+class Case(NamedTuple):
+    """An image (3, *size) in 0..1; what is marked abnormal in it, (*size) bool; rows and columns of the file."""
+
+    image: torch.Tensor
+    mask: torch.Tensor | None
+    shape: tuple[int, int]
+
+
+def load(item: dict, root: Path, s) -> Case:
+    """One image, and its mask if the item names one."""
+    array, _ = read_image(item["image"], root, 2)
+    x, _ = upright(array, None, 2)
+    shape = (int(x.shape[1]), int(x.shape[2]))
+    if s.intensity != "unit":
+        x = (normalised(x, s) + 1) / 2
+    elif x.min() >= 0 and x.max() <= 255:
+        x = x / 255
+    else:
+        raise Problem(
+            f"{item['image']}: values from {x.min():g} to {x.max():g} are not those of an 8-bit picture; "
+            "set intensity=percentile"
+        )
+    x = with_channels(x, 3)
+    x = F.interpolate(x[None].float(), s.size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    if not item.get("mask"):
+        return Case(x, None, shape)
+    marked, _ = read_image(item["mask"], root, 2)
+    if marked.shape[:2] != shape:
+        raise Problem(
+            f"{item['mask']}: a mask of {marked.shape[0]} x {marked.shape[1]} pixels for an image of {shape[0]} x "
+            f"{shape[1]}; mend or leave out this case"
+        )
+    marked = torch.from_numpy(marked if marked.ndim == 2 else marked.max(-1))
+    return Case(x, F.interpolate(marked[None, None], s.size, mode="nearest")[0, 0] > 0, shape)
+
+
+def load_all(items: list[dict], root: Path, s) -> list[Case]:
+    """All images, read by several threads."""
+    with ThreadPoolExecutor(max(1, s.workers)) as pool:
+        return list(pool.map(lambda item: load(item, root, s), items))
+
+
+def drawn(items: list[dict], s) -> list[dict]:
+    """`shots` normal and as many abnormal images; those of fewer shots are among those of more.
+
+    Patient after patient gives one image before any gives a second. All images if `shots` is 0.
+    """
+    if not s.shots:
+        return items
+    chosen = []
+    for label in s.labels:
+        seen: dict[str, int] = {}
+        ranked = []
+        for item in sorted((item for item in items if item["label"] == label), key=lambda item: _lot(item, s.draw)):
+            seen[item["patient"]] = seen.get(item["patient"], 0) + 1
+            ranked.append((seen[item["patient"]], len(ranked), item))
+        if len(ranked) < s.shots:
+            raise Problem(
+                f"{s.shots} {label} images were asked for, the training list holds {len(ranked)}: lower shots (now "
+                f"{s.shots}), or add {label} images"
+            )
+        chosen += [item for *_, item in sorted(ranked, key=lambda entry: entry[:2])[: s.shots]]
+    return chosen
+
+
+def _lot(item: dict, draw: int) -> bytes:
+    return blake2b(f"{draw} {item['id']}".encode(), digest_size=8).digest()
+
+
+def exchanged(items: list[dict], s) -> list[dict]:
+    """The control: every second normal image exchanges label and mask with an abnormal one."""
+    sides = [sorted((i for i in items if i["label"] == label), key=lambda i: _lot(i, s.draw)) for label in s.labels]
+    given = {item["id"]: item for item in items}
+    for normal, abnormal in list(zip(*sides, strict=False))[::2]:
+        taken = ("label", "mask")
+        given[normal["id"]] = normal | {key: abnormal.get(key) for key in taken}
+        given[abnormal["id"]] = abnormal | {key: normal.get(key) for key in taken}
+    return list(given.values())
