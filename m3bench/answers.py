@@ -107,3 +107,21 @@ def read_answer_mask(
     if affine is not None and (own_affine is None or not np.allclose(own_affine, affine, atol=0.02)):
         return None
     return mask
+
+
+def read_answer_map(folder: Path, item: Item, shape: tuple[int, ...]) -> NDArray[np.uint16] | None:
+    """The map of anomaly scores that was written for a case; None unless it is 16-bit grey of that shape.
+
+    Args: shape: rows and columns of the case's own image.
+    """
+    path = folder / f"{item.id}.png"
+    if not plain_file(path, math.prod(shape) * 2 + (1 << 20)):
+        return None
+    try:
+        found = sources.header(path)
+        if (found.shape, found.channels, found.dtype) != (shape, 1, "uint16"):
+            return None
+        scores, _ = sources.read(path)
+    except ValueError:
+        return None
+    return scores

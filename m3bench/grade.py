@@ -4,14 +4,16 @@ A case without a well-formed answer scores 0: as a class, it is ranked below all
 for the others; as a mask, every structure is missed. Intervals and comparisons resample patients, 1000 times.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from m3dspy.errors import DataError
-from m3dspy.m3bench import classes, masks
+from m3dspy.m3bench import anomalies, classes, masks
 from m3dspy.m3bench.answers import valid_weights
 from m3dspy.m3bench.stats import beats, resampled, score
 from m3dspy.signatures.values import Grade, Index
 
+TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies}
 ABOVE_ORACLE = 0.01  # what chance on the test cases may add to the best possible score
 
 
@@ -23,6 +25,8 @@ def grade(
     checkpoint: Path | None,
     control: Path | None = None,
     oracle: float | None = None,
+    draws: Sequence[Path] = (),
+    untuned: Path | None = None,
     seed: int = 0,
 ) -> Grade:
     """Grade the predictions of a run.
@@ -30,13 +34,16 @@ def grade(
     Args: index: with the labels of the test cases.  root: the dataset.  predictions: folder of the answers.
         checkpoint: `model.safetensors`.  control: predictions of the same pipeline trained on shuffled labels; one
         that misses a case proves nothing and counts as none.  oracle: the best score that a phantom allows.
+        draws, untuned: of an anomaly detection: predictions for the same test cases after learning from other draws of
+        the shots (draw 1, 2, ...; `predictions` are draw 0), and with the settings before tuning; None: there are none.
     Returns: a Grade; without a control `s2` is False.
     Raises: DataError: the index has no test labels, or a mask of the dataset cannot be read.
     """
     if not index.test or any(item.label is None for item in index.test):
         raise DataError("There is nothing to grade against: the index has no labelled test cases.")
     weights = resampled([item.patient for item in index.test], seed)
-    task = classes if index.task == "classification" else masks
+    task = TASKS[index.task]
+    beside = {"draws": draws, "untuned": untuned} if index.task == "anomaly_detection" else {}
     answered = task.examine(index, root, predictions)
     trivial = task.floor(index, root)
     compared = None
@@ -58,5 +65,5 @@ def grade(
         s1=s1,
         s2=s1 and ahead and compared is not None and beats(answered.metric, compared, weights),
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
-        **task.details(index, root, predictions, trivial, weights),
+        **task.details(index, root, predictions, trivial, weights, **beside),
     )

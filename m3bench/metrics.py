@@ -16,15 +16,81 @@ def auroc(positive: NDArray[np.bool_], answer: NDArray, weights: NDArray) -> NDA
 
     Args: positive, answer: (cases,).  weights: (rounds, cases).  Returns: (rounds,).
     """
+    return area_under_roc(*tally(positive, answer, weights))
+
+
+def tally(positive: NDArray[np.bool_], answer: NDArray, weights: NDArray) -> tuple[NDArray, NDArray]:
+    """Weight of the positive and of the negative cases at each distinct answer, lowest answer first.
+
+    Args: as in `auroc`.  Returns: two (rounds, answers); what the metrics on counts below take.
+    """
     order = np.argsort(answer, kind="stable")
     first_of_tie = np.flatnonzero(np.r_[True, np.diff(answer[order]) > 0])
     weights = weights[:, order]
-    positives = np.add.reduceat(weights * positive[order], first_of_tie, axis=1)
-    negatives = np.add.reduceat(weights * ~positive[order], first_of_tie, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (below + negatives / 2)).sum(1)
-    pairs = positives.sum(1) * negatives.sum(1)
-    return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return (
+        np.add.reduceat(weights * positive[order], first_of_tie, axis=1),
+        np.add.reduceat(weights * ~positive[order], first_of_tie, axis=1),
+    )
+
+
+def area_under_roc(positives: NDArray, negatives: NDArray) -> NDArray:
+    """Area under the ROC curve from counts at rising scores; ties count half, NaN where one side has none.
+
+    Args: positives, negatives: (rounds, scores).  Returns: (rounds,).
+    """
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    return _ratio((positives * below).sum(1), positives.sum(1) * negatives.sum(1))
+
+
+def average_precision(positives: NDArray, negatives: NDArray) -> NDArray:
+    """Precision at each score as threshold, averaged by the recall gained there; NaN without positives.
+
+    Args: positives, negatives: (rounds, scores), at rising scores.  Returns: (rounds,).
+    Source: as scikit-learn's `average_precision_score`.
+    """
+    found, false = _from_above(positives), _from_above(negatives)
+    precision = np.divide(found, found + false, out=np.zeros(found.shape), where=found > 0)
+    return _ratio((positives * precision).sum(1), positives.sum(1))
+
+
+def best_f1(positives: NDArray, negatives: NDArray) -> NDArray:
+    """The highest F1 = 2 TP / (2 TP + FP + FN) that any threshold gives; NaN without positives.
+
+    It is a bound, not an outcome: the threshold is chosen on the very cases that are judged.
+    Args: positives, negatives: (rounds, scores), at rising scores.  Returns: (rounds,).
+    """
+    found, marked = _from_above(positives), _from_above(positives + negatives)
+    total = positives.sum(1, keepdims=True)
+    f1 = np.divide(2 * found, marked + total, out=np.zeros(found.shape), where=found > 0)
+    return np.where(total[:, 0] > 0, f1.max(1), np.nan)
+
+
+def region_overlap(regions: NDArray, negatives: NDArray, limit: float = 0.3) -> NDArray:
+    """Per-region overlap (PRO): mean share found of each connected anomaly, over false-positive rates up to `limit`.
+
+    The area under that curve, divided by `limit`, so that 1 is perfect; NaN without regions or normal pixels.
+    Args: regions: (rounds, scores), at rising scores: pixels of anomalies, each weighing 1 / size of its region.
+        negatives: (rounds, scores): normal pixels.  Returns: (rounds,).
+    Source: Bergmann et al. 2021, doi:10.1007/s11263-020-01400-4.
+    """
+    start = np.zeros((len(regions), 1))
+    overlap, rate = (
+        np.hstack([start, np.divide(above, above[:, -1:], out=np.full(above.shape, np.nan), where=above[:, -1:] > 0)])
+        for above in (np.cumsum(counts[:, ::-1], axis=1) for counts in (regions, negatives))
+    )
+    step = np.diff(rate, axis=1)
+    share = np.divide((limit - rate[:, :-1]).clip(0), step, out=np.ones(step.shape), where=step > 0).clip(0, 1)
+    rise = np.diff(overlap, axis=1) * share
+    return (step * share * (overlap[:, :-1] + rise / 2)).sum(1) / limit
+
+
+def _from_above(counts: NDArray) -> NDArray:
+    """What lies at each score or above it."""
+    return np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+
+
+def _ratio(above: NDArray, below: NDArray) -> NDArray:
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
 
 def one_vs_rest(truth: NDArray[np.bool_], answer: NDArray, weights: NDArray) -> NDArray:

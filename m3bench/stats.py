@@ -81,8 +81,11 @@ def score(metric: Metric, weights: NDArray) -> Score:
 
     Rounds where it does not exist are left out; where it never exists, the interval is the value itself.
     """
-    value = float(metric(np.ones((1, weights.shape[1])))[0])
-    spread = metric(weights)
+    return with_interval(float(metric(np.ones((1, weights.shape[1])))[0]), metric(weights))
+
+
+def with_interval(value: float, spread: NDArray) -> Score:
+    """A value with the middle 95 % of its bootstrap distribution `spread`; see `score`."""
     spread = spread[np.isfinite(spread)]
     low, high = np.percentile(spread, [2.5, 97.5]) if spread.size else (value, value)
     return Score(value=value, low=float(low), high=float(high))
