@@ -19,6 +19,9 @@ _STAGES = {
     "tune": "tune",
     "train": "train the final model",
     "control": "train the shuffled control",
+    "untuned": "train with the first settings",
+    "draw-1": "train on other images",
+    "draw-2": "train on other images",
     "grade": "grade on held-out cases",
     "report": "report",
 }
@@ -84,9 +87,11 @@ def verdict(outcome: Outcome) -> str:
     if grade is None:
         return f"{outcome.status}: {outcome.reason}"
     control = f", shuffled control {grade.control.value:.3f}" if grade.control else ""
+    pixels = grade.others.get("pixel AUROC")
+    beside = f", pixel AUROC {interval(pixels)}" if pixels else ""
     beats = "beats both" if grade.s2 else "does not beat both"
     return (
-        f"{grade.metric} {interval(grade.score)} on {grade.cases} held-out cases of {grade.patients} patients; "
+        f"{grade.metric} {interval(grade.score)}{beside} on {grade.cases} held-out cases of {grade.patients} patients; "
         f"floor {grade.floor.value:.3f}{control}: {beats}"
     )
 

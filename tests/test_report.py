@@ -11,6 +11,7 @@ from PIL import Image
 
 from m3dspy.errors import M3Error
 from m3dspy.signatures.values import (
+    ANOMALY_LABELS,
     Design,
     Fingerprint,
     Grade,
@@ -129,6 +130,55 @@ def segmented(tmp_path, shape=(48, 40, 10), test=6, noise=40):
     return run_folder
 
 
+def anomalous(tmp_path, *, masks=True, weights=None, shots=2):
+    """A finished run that finds bright spots in small pictures; draw 2 of the shots is missing, test case c0 too."""
+    data = tmp_path / "spots"
+    data.mkdir()
+    folder, items, rows = tmp_path / "runs" / "three", [], ["id,label,normal,abnormal"]
+    run = started(
+        folder, data, "anomaly_detection", dims=2, labels=ANOMALY_LABELS, about="liver CT", shots=shots,
+        masks="mask*.png" if masks else None,
+    )  # fmt: skip
+    (folder / "request.json").unlink()
+    run.commit("request", Request(text="few-shot anomaly detection", data=str(data), trials=3, weights=weights))
+    for name in ("predictions/clip", "predictions/bank"):
+        (folder / name).mkdir(parents=True)
+    for number in range(16):
+        picture, truth = RNG.integers(60, 90, (40, 60)).astype(np.uint8), np.zeros((40, 60), np.uint8)
+        truth[10:20, 20:35] = 255 * (number % 2)
+        Image.fromarray(picture + truth // 4).save(data / f"{number}.png")
+        item = {"id": f"c{number}", "patient": f"p{number}", "image": f"{number}.png"}
+        if masks and number % 2:
+            Image.fromarray(truth).save(data / f"mask{number}.png")
+            item["mask"] = f"mask{number}.png"
+        items.append(Item.model_validate({**item, "label": ANOMALY_LABELS[number % 2]}))
+        Image.fromarray(truth.astype(np.uint16) * 200 + 9000).save(folder / "predictions" / f"c{number}.png")
+        if 0 < number < 8:
+            chance = 0.3 + 0.1 * (number % 5)
+            rows.append(f"c{number},{ANOMALY_LABELS[chance > 0.5]},{1 - chance},{chance}")
+    for name in ("predictions", "predictions/clip"):
+        (folder / name / "predictions.csv").write_text("\n".join(rows))
+    index = {"training": items[8:12], "validation": items[12:], "test": items[:8]}
+    run.commit("index", Index(task="anomaly_detection", labels=ANOMALY_LABELS, about="liver CT", **index))
+    design = Design(
+        template="detect", network="clip_vit_b16", dims=2, channels=3, size=(64, 64), intensity="unit",
+        loss="log-odds", lr=1e-3, batch=4, epochs=3, shots=shots,
+    )  # fmt: skip
+    run.commit("design", design)
+    others = {"image AP": score(0.8), "plain CLIP image AUROC": score(0.55), "bank image AUROC": score(0.65)}
+    others |= {"untuned image AUROC": score(0.6), "image AUROC over 2 draws": score(0.7, 0.1)}
+    others |= {"image AUROC of draw 0": score(0.74), "image AUROC of draw 1": score(0.66)}
+    if masks:
+        others |= {name: score(0.88) for name in ("pixel AUROC", "PRO", "Dice", "plain CLIP pixel AUROC")}
+    grade = Grade(
+        metric="image AUROC", score=score(0.74), floor=score(0.61), control=score(0.49), others=others,
+        confusion=((2, 1), (1, 3)), cases=8, patients=8, missing=("c0",), s1=False, s2=False,
+        worst=("c0", "c3", "c2"), notes=("draw 2 did not answer every test case",),
+    )  # fmt: skip
+    run.commit("outcome", Outcome(status="done", grade=grade))
+    return folder
+
+
 def test_the_outcome_is_one_sentence_with_score_interval_floor_and_control(tmp_path):
     page = report(classified(tmp_path)).read_text()
     assert "**macro AUROC of 0.740 (0.690 to 0.790)**" in page
@@ -159,7 +209,7 @@ def test_every_figure_named_in_the_report_is_a_png_below_300_kb(tmp_path):
         Trial(number=1, state="pruned", score=0.3, settings={"lr": 1e-2}),
         Trial(number=2, state="failed", settings={"lr": 0.5}),
     )
-    for folder, count in ((classified(tmp_path, trials=trials), 4), (segmented(tmp_path), 2)):
+    for folder, count in ((classified(tmp_path, trials=trials), 4), (segmented(tmp_path), 2), (anomalous(tmp_path), 2)):
         names = re.findall(r"!\[[^]]*\]\(([^)]*)\)", report(folder).read_text())
         assert len(names) == count
         for name in names:
@@ -228,6 +278,58 @@ def test_the_learning_curve_is_what_the_script_claims_and_nonsense_is_not_drawn(
     for nonsense in ("null", '{"history": [{"epoch": 1, "loss": NaN, "score": 1}]}', "{", '{"history": []}'):
         (folder / "model" / "result.json").write_text(nonsense)
         assert "no record of its epochs that can be read" in report(folder).read_text()
+
+
+def test_an_epoch_that_was_kept_without_being_the_best_is_named(tmp_path):
+    folder = classified(tmp_path)
+    result = json.loads((folder / "model" / "result.json").read_text())
+    (folder / "model" / "result.json").write_text(json.dumps(result | {"epoch": 0}))
+    assert "(0.700); that of epoch 0 was kept." in report(folder).read_text()
+
+
+def test_an_anomaly_detector_is_compared_with_all_that_learnt_less(tmp_path):
+    page = report(anomalous(tmp_path)).read_text()
+    assert "reached an **image AUROC of 0.740" in page
+    for row in (
+        "the model | 0.740 (0.690 to 0.790) | 0.880 (0.830 to 0.930)",
+        "mean of 2 draws of the shots | 0.700 (0.600 to 0.800) | not measured",
+        "lowest of them, draw 1 | 0.660 (0.610 to 0.710) | not measured",
+        "highest of them, draw 0 | 0.740 (0.690 to 0.790) | not measured",
+        "the settings before tuning | 0.600 (0.550 to 0.650) | not measured",
+        "plain CLIP: similarity to the text, zero-shot | 0.550 (0.500 to 0.600) | 0.880 (0.830 to 0.930)",
+        "the same pipeline, labels shuffled (control) | 0.490 (0.440 to 0.540) | not measured",
+        "bank of random features (the trivial answer) | 0.610 (0.560 to 0.660) | not measured",
+        "chance | 0.500 (0.500 to 0.500) | 0.500 (0.500 to 0.500)",
+    ):
+        assert f"| {row} |" in page
+    assert "Left out: draw 2 did not answer every test case." in page
+    assert "image AP of 0.500" in page  # 4 of 8 test images
+    assert "learnt from 2 normal and 2 abnormal ones (draw 0)" in page
+    assert "Blue, solid: what the expert marked" in page
+    assert "cannot be shown" not in page
+
+
+def test_an_image_level_set_has_a_map_but_no_pixel_scores(tmp_path):
+    page = report(anomalous(tmp_path, masks=False)).read_text()
+    assert "| answer | image AUROC (95 % interval) |\n" in page
+    assert "pixel AUROC" not in page
+    assert "Dice" not in page
+    assert "the map of scores" in page
+    assert "the expert marked" not in page
+
+
+def test_features_of_random_weights_are_said_loudly(tmp_path):
+    assert "**RANDOM BACKBONE.**" in report(anomalous(tmp_path)).read_text()
+    (tmp_path / "other").mkdir()
+    page = report(anomalous(tmp_path / "other", weights="/w/clip.safetensors")).read_text()
+    assert "RANDOM BACKBONE" not in page
+    assert "--weights /w/clip.safetensors" in page
+
+
+def test_a_zero_shot_run_names_what_it_learnt_from(tmp_path):
+    page = report(anomalous(tmp_path, shots=0)).read_text()
+    assert "learnt from images of other data sets, liver CT (4)" in page
+    assert "| to learn from | other data sets (zero-shot) |" in page
 
 
 def test_the_choices_made_in_the_script_are_shown_and_its_training_can_be_repeated(tmp_path):

@@ -24,11 +24,10 @@ from m3dspy.signatures.values import (
     PatientKey,
     Plan,
     Request,
-    Score,
     Tuned,
 )
-from m3dspy.workspace.reporting import examples, figures
-from m3dspy.workspace.reporting.prose import fenced, table, text
+from m3dspy.workspace.reporting import anomalies, examples, figures, heat
+from m3dspy.workspace.reporting.prose import fenced, figure, interval, table, text
 from m3dspy.workspace.runs import Run, write_atomic
 
 V = TypeVar("V")
@@ -86,14 +85,6 @@ def report(run_folder: Path) -> Path:
     return path
 
 
-def _figure(name: str, about: str) -> list[str]:
-    return [f"![{about}](figures/{name}.png)", ""]
-
-
-def _score(score: Score | None) -> str:
-    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})" if score else "not measured"
-
-
 def _size(values: Iterable[float]) -> str:
     return " x ".join(f"{value:.4g}" for value in values)
 
@@ -121,6 +112,12 @@ def _head(run: Finished) -> list[str]:
             "about patients.",
             "",
         ]
+    if run.plan and run.plan.task == "anomaly_detection" and run.request.weights is None:
+        lines += [
+            "> **RANDOM BACKBONE.** No pretrained weights were given, so CLIP's features are those of random weights: "
+            "the numbers test the method's path only.",
+            "",
+        ]
     return [*lines, "## Request", "", f"> {text(run.request.text)}"]
 
 
@@ -131,12 +128,14 @@ def _outcome(run: Finished) -> list[str]:
         return [*lines, f"{happened}: {text(outcome.reason) or 'no reason was recorded.'}"]
     if not grade:
         return [*lines, "A model was trained, but it was not graded: no score can be given."]
-    mark = " (phantom)" if outcome.phantom else ""
-    control = f"; the same pipeline trained on shuffled labels reaches {_score(grade.control)}" if grade.control else ""
+    mark, article = " (phantom)" if outcome.phantom else "", "an" if grade.metric[0] in "aeiou" else "a"
+    control = (
+        f"; the same pipeline trained on shuffled labels reaches {interval(grade.control)}" if grade.control else ""
+    )
     lines += [
-        f"On {grade.cases} test cases of {grade.patients} patients the model reached a **{text(grade.metric)} of "
-        f"{_score(grade.score)}{mark}**. The trivial answer reaches {_score(grade.floor)}{control}. In brackets: 95 % "
-        "intervals, by bootstrap over patients.",
+        f"On {grade.cases} test cases of {grade.patients} patients the model reached {article} "
+        f"**{text(grade.metric)} of {interval(grade.score)}{mark}**. The trivial answer reaches "
+        f"{interval(grade.floor)}{control}. In brackets: 95 % intervals, by bootstrap over patients.",
         "",
         f"- S1, a valid model and a well-formed prediction for every test case: **{_passed(grade.s1)}**",
         f"- S2, better than the trivial answer and than the control: **{_passed(grade.s2)}**",
@@ -166,6 +165,7 @@ def _plan(run: Finished) -> list[str]:
         ("labels", ", ".join(plan.labels) + (" (left and right are told apart)" if plan.sided else "")),
         ("images", plan.images),
         ("labels come from", " ".join(filter(None, (plan.source.kind, plan.source.path, plan.source.column)))),
+        *anomalies.plan_rows(plan),
         ("patients come from", _patients(plan.patient)),
         ("described by", f"the card {plan.card}" if plan.card else "no card, only the folder itself"),
         ("at most", f"{' and '.join(caps)} images" if caps else "all images"),
@@ -202,7 +202,7 @@ def _data(run: Finished) -> list[str]:
         lines.append("")
     if not (index := run.index):
         return [*lines, "The cases were not split."]
-    classes = index.labels if index.task == "classification" else ()
+    classes = () if index.task == "segmentation" else index.labels
     rows = []
     for split in SPLITS:
         items = index.items(split)
@@ -212,7 +212,8 @@ def _data(run: Finished) -> list[str]:
     lines += [
         "No patient is in two of these parts. The model was chosen on the validation cases; it never saw the labels"
     ]
-    return [*lines, "of the test cases.", "", *table(("", "cases", "patients", *classes), rows)]
+    lines += ["of the test cases.", "", *table(("", "cases", "patients", *classes), rows)]
+    return lines + anomalies.support(index, run.design, run.tuned)
 
 
 def _design(run: Finished) -> list[str]:
@@ -239,6 +240,7 @@ class Epoch(BaseModel):
 
 
 class History(BaseModel):
+    epoch: int
     history: list[Epoch] = Field(min_length=1)
 
 
@@ -247,16 +249,18 @@ def _training(run: Finished) -> list[str]:
     if not result.is_file():
         return [*lines, "No training was finished."]
     try:
-        epochs = History.model_validate_json(result.read_bytes()).history
+        claimed = History.model_validate_json(result.read_bytes())
     except ValidationError:
         return [*lines, "The script left no record of its epochs that can be read."]
+    epochs = claimed.history
     figures.learning_curve([epoch.model_dump() for epoch in epochs], run.figures / "learning_curve.png")
     best = max(epochs, key=lambda epoch: epoch.score)
     lines.append(
         f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {best.epoch}"
     )
-    lines += [f"is the best on the validation cases ({best.score:.3f}) and was kept.", ""]
-    return lines + _figure("learning_curve", "Loss and validation score by epoch")
+    kept = " and was kept." if best.epoch == claimed.epoch else f"; that of epoch {claimed.epoch} was kept."
+    lines += [f"is the best on the validation cases ({best.score:.3f}){kept}", ""]
+    return lines + figure("learning_curve", "Loss and validation score by epoch")
 
 
 def _tuning(run: Finished) -> list[str]:
@@ -271,7 +275,7 @@ def _tuning(run: Finished) -> list[str]:
         f"Trial {best.number} was the best." if best else "No trial was completed: the design's settings were kept."
     ]
     figures.trials(tried, run.figures / "trials.png")
-    lines += ["", *_figure("trials", "Validation score by trial, pruned trials marked")]
+    lines += ["", *figure("trials", "Validation score by trial, pruned trials marked")]
     names = sorted({name for trial in tried for name in trial.settings})
     rows = (
         (
@@ -293,25 +297,29 @@ def _results(run: Finished) -> list[str]:
     lines, grade, index = ["## Results on the test cases", ""], run.outcome.grade, run.index
     if not (grade and index):
         return [*lines, "No model was graded."]
+    if index.task == "anomaly_detection":
+        return lines + anomalies.results(grade, index, run.folder / "predictions", run.figures)
     lines += table(
         ("metric", "value (95 % interval)"),
-        ((name, _score(s)) for name, s in [(grade.metric, grade.score), *grade.others.items()]),
+        ((name, interval(s)) for name, s in [(grade.metric, grade.score), *grade.others.items()]),
     )
     if index.task == "segmentation":
         figures.structures(grade, run.figures / "structures.png")
-        lines += _figure("structures", "Dice of each structure, with the atlas floor")
+        lines += figure("structures", "Dice of each structure, with the atlas floor")
         return lines + table(
-            ("structure", "Dice (95 % interval)"), ((n, _score(s)) for n, s in grade.per_label.items())
+            ("structure", "Dice (95 % interval)"), ((n, interval(s)) for n, s in grade.per_label.items())
         )
     each = grade.metric.removeprefix("macro ")
     if not grade.confusion:
         lines += ["A case may have several labels at once, so there is no confusion matrix.", ""]
-        return lines + table(("class", f"{each} (95 % interval)"), ((n, _score(s)) for n, s in grade.per_label.items()))
+        return lines + table(
+            ("class", f"{each} (95 % interval)"), ((n, interval(s)) for n, s in grade.per_label.items())
+        )
     figures.confusion(grade.confusion, index.labels, run.figures / "confusion.png")
-    lines += _figure("confusion", "True class against the model's answer")
+    lines += figure("confusion", "True class against the model's answer")
     answered = [sum(column) for column in zip(*grade.confusion, strict=True)]
     rows = (
-        (name, sum(grade.confusion[i]), grade.confusion[i][i], answered[i], _score(grade.per_label.get(name)))
+        (name, sum(grade.confusion[i]), grade.confusion[i][i], answered[i], interval(grade.per_label.get(name)))
         for i, name in enumerate(index.labels)
     )
     return lines + table(("class", "test cases", "recognised", "times answered", f"{each} (95 % interval)"), rows)
@@ -327,7 +335,10 @@ def _examples(run: Finished) -> list[str]:
     for item in (*worst, *others):
         missing = item.id in grade.missing
         try:
-            if index.task == "classification":
+            if index.task == "anomaly_detection":
+                given = (None, None) if missing else (rows.get(item.id), predictions)
+                tiles.append(examples.mapped(item, index, design, root, *given))
+            elif index.task == "classification":
                 tiles.append(examples.classified(item, index, design, root, None if missing else rows.get(item.id)))
             else:
                 tiles.append(examples.segmented(item, index, design, root, None if missing else predictions))
@@ -335,18 +346,19 @@ def _examples(run: Finished) -> list[str]:
             unread.append(f"- {text(item.id)} cannot be shown: {text(error)}")
     if not tiles:
         return [*lines, "No example can be shown: the test images can no longer be read.", "", *unread]
-    if index.task == "classification":
+    if index.task == "anomaly_detection":
+        heat.sheet(tiles, run.figures / "examples.png")
+        about = heat.legend(tiles)
+    elif index.task == "classification":
         figures.sheet(tiles, run.figures / "examples.png")
         about = "The middle slice of each case, its true class → the model's answer and its probability."
     else:
         figures.sheet(tiles, run.figures / "examples.png", index.labels, index.values)
         about = "The slice of each case that shows the structures best; solid: the expert, dashed: the model."
     lines += [f"First the {len(worst)} worst cases, then {len(others)} others spread evenly over the test list.", about]
-    lines += [
-        "R and A mark the patient's right and front.",
-        "",
-        *_figure("examples", "Example predictions, worst first"),
-    ]
+    if any(tile.left for tile in tiles):
+        lines.append("R and A mark the patient's right and front.")
+    lines += ["", *figure("examples", "Example predictions, worst first")]
     return lines + unread
 
 
@@ -400,6 +412,8 @@ def _again(run: Finished) -> list[str]:
         options["--program"] = here / "program"
     if not request.routing:  # --lm would overrule it
         options["--lm"] = request.lm
+    if request.weights:
+        options["--weights"] = request.weights
     command = ["m3dspy", "run", request.text]
     for option, value in options.items():
         command += [option, str(value)]
@@ -407,6 +421,8 @@ def _again(run: Finished) -> list[str]:
     if (here / "code" / "train.py").is_file():
         command = ["python", f"{here}/code/train.py", "--index", f"{here}/public_index.json"]
         command += ["--data", request.data, "--out", "again"]
+        if request.weights:
+            command += ["--weights", request.weights if Path(request.weights).is_absolute() else "FILE"]
         settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}
         command += ["--set", *(f"{name}={_spelled(value)}" for name, value in settings.items())]
         lines += ["The training alone, without m3dspy and language models:", "", *fenced(shlex.join(command), "sh")]
@@ -444,7 +460,7 @@ def _limits(run: Finished) -> list[str]:
         lines.append(f"- The test holds only {grade.patients} patients: mind the width of the intervals.")
     if plan and plan.patient is None:
         alike = (
-            "images that look alike were kept together" if plan.task == "classification" else "each file counts as one"
+            "images that look alike were kept together" if plan.task != "segmentation" else "each file counts as one"
         )
         lines.append(
             f"- The data does not name the patients: {alike}. One patient may still be in training and in test."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m3dspy.signatures.values import Design, Index, Item
+from m3dspy.signatures.values import ABNORMAL, Design, Index, Item
 from m3dspy.workspace.reporting.figures import Tile
 
 LONGEST_SIDE = 512  # pixels of a picture before it is drawn
@@ -147,6 +147,35 @@ def segmented(item: Item, index: Index, design: Design, root: Path, predictions:
     return _tile(item, caption, image, place, design, truth=truth, answer=answer)
 
 
+def mapped(
+    item: Item, index: Index, design: Design, root: Path, answer: Mapping[str, str] | None, maps: Path | None
+) -> Tile:
+    """A case of an anomaly detection with its score, the map of its pixels' scores and what the expert marked.
+
+    Args:   maps: the folder of maps; one that holds none for this case leaves the image as it is.
+    Raises: OSError, ValueError: the image, its mask or its map cannot be read.
+    """
+    from m3dspy.workspace import sources
+
+    voxels, affine = _read(item, root)
+    image = lay(voxels, affine, design.dims, slices=_sliced(item))
+
+    def plane(path: Path) -> np.ndarray:
+        marked = lay(sources.read(path)[0], affine, design.dims).voxels
+        marked = marked.max(-1) if marked.ndim == 4 else marked
+        if marked.shape[:2] != image.voxels.shape[:2]:
+            raise ValueError(f"{path.name}: is {marked.shape[:2]}, the image is {image.voxels.shape[:2]}")
+        return marked
+
+    truth = plane(root / item.mask) > 0 if item.mask else None
+    heat = maps / f"{item.id}.png" if maps else None
+    heat = plane(heat) / 65535 if heat and heat.is_file() else None
+    said, good = "no prediction", False
+    if answer:
+        said, good = f"{answer['label']} {float(answer[ABNORMAL]):.2f}", answer["label"] == item.label
+    return _tile(item, f"{item.label} → {said}", image, 0, design, good=good, truth=truth, heat=heat)
+
+
 def _shares(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """What part of the structures lies in each slice; each structure counts alike, so that small ones are seen."""
     beyond = max(values) + 1
@@ -169,13 +198,14 @@ def _read(item: Item, root: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _tile(
-    item: Item, caption: str, image: Stack, place: int, design: Design, good=None, truth=None, answer=None
+    item: Item, caption: str, image: Stack, place: int, design: Design, good=None, truth=None, answer=None, heat=None
 ) -> Tile:
     step = ceil(max(image.voxels.shape[:2]) / LONGEST_SIDE)
 
     def cut(voxels: np.ndarray) -> np.ndarray:
         return voxels[::step, ::step, place]
 
-    masks = {name: cut(mask) for name, mask in (("truth", truth), ("answer", answer)) if mask is not None}
+    layers = {"truth": truth, "answer": answer, "heat": heat}
+    masks = {name: cut(mask) for name, mask in layers.items() if mask is not None}
     shown = picture(cut(image.voxels), design.window)
     return Tile(shown, item.id, caption, image.aspect, image.left, good=good, **masks)

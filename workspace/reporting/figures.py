@@ -52,7 +52,7 @@ def _whole_numbers(axes: "Axes") -> None:
 
 
 @contextmanager
-def _figure(path: Path, height: float) -> "Iterator[Figure]":
+def canvas(path: Path, height: float) -> "Iterator[Figure]":
     """A figure in the common style, saved when the block ends. No pyplot: no global state, no display."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -84,13 +84,13 @@ def _small(drawn: BytesIO) -> bytes:
     return data
 
 
-def _short(text: str, most: int = 24) -> str:
+def short(text: str, most: int = 24) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def learning_curve(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
     """Training loss and validation score by epoch, the best epoch marked. Each epoch has `epoch`, `loss`, `score`."""
-    with _figure(path, 2.9) as figure:
+    with canvas(path, 2.9) as figure:
         for axes, key, colour, title in zip(
             figure.subplots(1, 2),
             ("loss", "score"),
@@ -118,7 +118,7 @@ def learning_curve(epochs: Sequence[Mapping[str, float]], path: Path) -> None:
 def trials(tried: Sequence[Trial], path: Path) -> None:
     """Validation score by trial, the best so far as a line, pruned and failed trials marked by shape and colour."""
     marks = {"complete": ("o", BLUE, BLUE), "pruned": ("v", "white", VERMILION), "failed": ("X", PURPLE, PURPLE)}
-    with _figure(path, 3.1) as figure:
+    with canvas(path, 3.1) as figure:
         axes = figure.subplots()
         for state, (marker, face, edge) in marks.items():
             chosen = [trial for trial in tried if trial.state == state]
@@ -147,8 +147,8 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], path: Path
     """Test cases by true class (rows) and the model's answer (columns), shaded by the share of the row."""
     counts = np.asarray(matrix, dtype=float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_short(label, 22) for label in labels]
-    with _figure(path, min(1.6 + 0.55 * len(names), WIDTH)) as figure:
+    names = [short(label, 22) for label in labels]
+    with canvas(path, min(1.6 + 0.55 * len(names), WIDTH)) as figure:
         axes = figure.subplots()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(counts.shape):
@@ -171,7 +171,7 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], path: Path
 def structures(grade: Grade, path: Path) -> None:
     """Score of each structure with its interval, against the mean of the trivial answer and of the control."""
     names = list(grade.per_label)
-    with _figure(path, 1.5 + 0.32 * len(names)) as figure:
+    with canvas(path, 1.5 + 0.32 * len(names)) as figure:
         axes = figure.subplots()
         for row, score in enumerate(grade.per_label.values()):
             axes.plot([score.low, score.high], [row, row], color=BLUE, linewidth=2.5, solid_capstyle="butt")
@@ -185,18 +185,21 @@ def structures(grade: Grade, path: Path) -> None:
         if grade.control:
             value = grade.control.value
             axes.axvline(value, color=PURPLE, linestyle=":", label=f"shuffled control, mean {value:.2f}")
-        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.set_yticks(range(len(names)), [short(name) for name in names])
         axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="Dice (0: no overlap, 1: perfect)")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 # ------------------------------------------------------------------------------------------------ example cases
+MARKS = {True: ("✓ ", GREEN), False: ("✗ ", VERMILION), None: ("", INK)}  # by `good`
+
+
 @dataclass(frozen=True)
 class Tile:
     """One example on the sheet.
 
     picture: (H, W) or (H, W, 3) in [0, 1].   truth, answer: (H, W) voxel values of the masks, or None.
-    good: the answer is right, wrong, or None where that is not a yes or no.
+    good: the answer is right, wrong, or None where that is not a yes or no.   heat: (H, W) in [0, 1], or None.
     """
 
     picture: np.ndarray
@@ -207,9 +210,10 @@ class Tile:
     truth: np.ndarray | None = None
     answer: np.ndarray | None = None
     good: bool | None = None
+    heat: np.ndarray | None = None
 
 
-def _outline(axes: "Axes", mask: np.ndarray, values: Sequence[int], style: str) -> None:
+def outline(axes: "Axes", mask: np.ndarray, values: Sequence[int], style: str) -> None:
     for number, value in enumerate(values):
         inside = mask == value
         if inside.any() and not inside.all():
@@ -218,7 +222,7 @@ def _outline(axes: "Axes", mask: np.ndarray, values: Sequence[int], style: str) 
             )
 
 
-def _mark(axes: "Axes", x: float, y: float, word: str, **place) -> None:
+def write_on(axes: "Axes", x: float, y: float, word: str, **place) -> None:
     """A word that can be read on light and dark."""
     box = {"facecolor": "black", "edgecolor": "none", "pad": 1, "alpha": 0.6}
     axes.text(x, y, word, color="white", ha="center", va="center", fontsize=8, bbox=box, **place)
@@ -230,35 +234,34 @@ def _numbers(axes: "Axes", truth: np.ndarray, values: Sequence[int]) -> None:
         rows, columns = np.nonzero(truth == value)
         if rows.size:
             middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-            _mark(axes, columns[middle], rows[middle], str(number + 1))
+            write_on(axes, columns[middle], rows[middle], str(number + 1))
 
 
 def sheet(tiles: Sequence[Tile], path: Path, labels: Sequence[str] = (), values: Sequence[int] = ()) -> None:
     """Example cases, three in a row. `labels`, `values`: the structures and their voxel values in the masks, if any."""
     from matplotlib.lines import Line2D
 
-    marks = {True: ("✓ ", GREEN), False: ("✗ ", VERMILION), None: ("", INK)}
     rows = ceil(len(tiles) / 3)
     tallest = max(tile.picture.shape[0] / tile.picture.shape[1] * tile.aspect for tile in tiles)
     legend = 0.25 * ceil((len(labels) + 2) / 4) + 0.15 if labels else 0
-    with _figure(path, rows * (min(tallest, 1.5) * WIDTH / 3 + 0.5) + legend) as figure:
+    with canvas(path, rows * (min(tallest, 1.5) * WIDTH / 3 + 0.5) + legend) as figure:
         grid = figure.subplots(rows, 3, squeeze=False).ravel()
         for axes in grid:
             axes.set_axis_off()
         for axes, tile in zip(grid, tiles, strict=False):
-            mark, colour = marks[tile.good]
+            mark, colour = MARKS[tile.good]
             axes.imshow(tile.picture, cmap="gray", vmin=0, vmax=1, aspect=tile.aspect, interpolation="nearest")
-            axes.set_title(f"{_short(tile.title, 34)}\n{mark}{_short(tile.caption, 38)}", color=colour, fontsize=9)
+            axes.set_title(f"{short(tile.title, 34)}\n{mark}{short(tile.caption, 38)}", color=colour, fontsize=9)
             if tile.left:
-                _mark(axes, 0.03, 0.5, tile.left, transform=axes.transAxes)
+                write_on(axes, 0.03, 0.5, tile.left, transform=axes.transAxes)
             if tile.truth is not None:
-                _outline(axes, tile.truth, values, "solid")
+                outline(axes, tile.truth, values, "solid")
                 _numbers(axes, tile.truth, values) if len(values) > 1 else None
             if tile.answer is not None:
-                _outline(axes, tile.answer, values, "dashed")
+                outline(axes, tile.answer, values, "dashed")
         if labels:
             lines = [Line2D([], [], color=INK, label="truth"), Line2D([], [], color=INK, linestyle="--", label="model")]
             for number, label in enumerate(labels):
                 colour = ON_DARK[number % len(ON_DARK)]
-                lines.append(Line2D([], [], color=colour, linewidth=4, label=f"{number + 1} {_short(label)}"))
+                lines.append(Line2D([], [], color=colour, linewidth=4, label=f"{number + 1} {short(label)}"))
             figure.legend(handles=lines, loc="outside lower left", ncols=4)

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from m3dspy.signatures.values import Score
+
 
 def text(given: object) -> str:
     r"""Text from outside on one line, shown as it is: no markup, link, mention or control character has an effect.
@@ -35,3 +37,13 @@ def fenced(code: str, language: str = "") -> list[str]:
     """A block of code, fenced by more backticks than it holds in a row."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
     return [f"{fence}{language}", code.rstrip("\n"), fence, ""]
+
+
+def figure(name: str, about: str) -> list[str]:
+    """A picture of the report's own folder."""
+    return [f"![{about}](figures/{name}.png)", ""]
+
+
+def interval(score: Score | None) -> str:
+    """`0.742 (0.650 to 0.830)`."""
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})" if score else "not measured"

@@ -1,0 +1,130 @@
+"""What a report says of anomaly detection: what was learnt from, what the scores mean, what they are compared with."""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from m3dspy.signatures.values import ABNORMAL, Design, Grade, Index, Plan, Score, Tuned
+from m3dspy.workspace.reporting import examples, heat
+from m3dspy.workspace.reporting.prose import figure, interval, table, text
+
+CHANCE = Score(value=0.5, low=0.5, high=0.5)
+BESIDE = {  # how the grade calls another answer -> how the report does
+    "untuned": "the settings before tuning",
+    "plain CLIP": "plain CLIP: similarity to the text, zero-shot",
+    "bank": "bank of CLIP's tokens of normal images (as PatchCore)",
+}
+
+
+def plan_rows(plan: Plan) -> list[tuple[str, str]]:
+    """Rows of the plan's table; none for another task."""
+    if plan.task != "anomaly_detection":
+        return []
+    shots = f"{plan.shots} normal and {plan.shots} abnormal images" if plan.shots else "other data sets (zero-shot)"
+    return [("images show", plan.about), ("to learn from", shots), ("masks of anomalies", plan.masks or "none")]
+
+
+def support(index: Index, design: Design | None, tuned: Tuned | None) -> list[str]:
+    """What the model learnt from; nothing for another task."""
+    if index.task != "anomaly_detection" or not (design and design.shots is not None):
+        return []
+    if design.shots == 0:
+        subjects = Counter(item.about or index.about for item in index.training)
+        shown = ", ".join(f"{name} ({count})" for name, count in subjects.items())
+        return [f"Zero-shot: the model learnt from images of other data sets, {text(shown)}. It saw none of this one."]
+    draw = tuned.settings.get("draw", 0) if tuned else 0
+    return [
+        f"Few-shot: of the training cases the model learnt from {design.shots} normal and {design.shots} abnormal ones "
+        f"(draw {draw}); the validation cases chose the epoch, the settings, the scales and the thresholds."
+    ]
+
+
+def results(grade: Grade, index: Index, predictions: Path, folder: Path) -> list[str]:
+    """Scores against everything that they are compared with, curves, and what a score means."""
+    maps = "pixel AUROC" in grade.others
+    lines = [
+        "The model gives every image a score from 0 to 1. Above 0.5, the threshold chosen on the validation images, it "
+        "calls the image abnormal."
+        + (" Each pixel has a score of the same kind, with a threshold of its own." if maps else ""),
+        "",
+    ]
+    head = ("answer", "image AUROC (95 % interval)", *(["pixel AUROC (95 % interval)"] if maps else []))
+    lines += table(head, [[name, *map(interval, scores[: 1 + maps])] for name, *scores in _compared(grade)])
+    if any(" draws" in name for name in grade.others):
+        lines.append("- The interval of the mean of draws is for a draw and patients both taken at random.")
+    lines += [f"- Left out: {text(note)}." for note in grade.notes]
+    compared = [f"{name} " for name in BESIDE]
+    others = {
+        name: score
+        for name, score in grade.others.items()
+        if name != "pixel AUROC" and " draw" not in name and not name.startswith(tuple(compared))
+    }
+    lines += ["", *table(("metric", "value (95 % interval)"), ((name, interval(s)) for name, s in others.items()))]
+    share = sum(item.label == ABNORMAL for item in index.test) / len(index.test)
+    lines += [
+        f"An answer at random has an image AP of {share:.3f}, the share of abnormal test images. F1-max is at the best "
+        "threshold for the test images themselves, so it is a bound; sensitivity and specificity are at the threshold "
+        "of the validation images" + (", and so is Dice, the mean over abnormal images." if "Dice" in others else "."),
+        "",
+    ]
+    if grade.confusion:
+        rows = ((name, sum(row), *row) for name, row in zip(index.labels, grade.confusion, strict=True))
+        lines += table(("true class", "answered", *(f"called {label}" for label in index.labels)), rows)
+    return lines + _curves(index, grade, predictions, folder)
+
+
+def _compared(grade: Grade) -> list[tuple[str, Score | None, Score | None]]:
+    """Name, image AUROC and pixel AUROC of everything that answered."""
+
+    def both(name: str) -> tuple[Score | None, Score | None]:
+        return grade.others.get(name.format("image AUROC")), grade.others.get(name.format("pixel AUROC"))
+
+    rows = [("the model", grade.score, grade.others.get("pixel AUROC"))]
+    draws = {
+        name.rpartition(" ")[2]: score
+        for name, score in grade.others.items()
+        if name.startswith("image AUROC of draw ")
+    }
+    if draws:
+        count = len(draws)
+        rows.append((f"mean of {count} draws of the shots", *both(f"{{}} over {count} draws")))
+        for word, number in (("lowest", min(draws, key=_value(draws))), ("highest", max(draws, key=_value(draws)))):
+            rows.append((f"{word} of them, draw {number}", *both(f"{{}} of draw {number}")))
+    rows += [(shown, *both(f"{name} {{}}")) for name, shown in BESIDE.items() if f"{name} image AUROC" in grade.others]
+    if grade.control:
+        rows.append(("the same pipeline, labels shuffled (control)", grade.control, None))
+    rows.append(("bank of random features (the trivial answer)", grade.floor, None))
+    return [*rows, ("chance", CHANCE, CHANCE)]
+
+
+def _value(scores: dict[str, Score]):
+    return lambda name: scores[name].value
+
+
+def _curves(index: Index, grade: Grade, predictions: Path, folder: Path) -> list[str]:
+    """ROC curves and spread of scores, of the cases that the model answered."""
+    items = [item for item in index.test if item.id not in grade.missing]
+    truth = np.array([item.label == ABNORMAL for item in items])
+    ids = [item.id for item in items]
+    found = {
+        name: _scores(predictions / part, ids)
+        for name, part in (("the model", ""), ("plain CLIP", "clip"), ("bank of CLIP's tokens", "bank"))
+    }
+    answers = {name: scores for name, scores in found.items() if scores is not None}
+    if "the model" not in answers or truth.all() or not truth.any():
+        return ["The answers allow no ROC curve."]
+    heat.curves(truth, answers, folder / "scores.png")
+    return figure("scores", "ROC curves, and scores of normal and abnormal test images")
+
+
+def _scores(folder: Path, ids: Sequence[str]) -> np.ndarray | None:
+    """The score of each case; None unless all have one."""
+    try:
+        rows = examples.answers(folder)
+        scores = [float(rows[name][ABNORMAL]) for name in ids]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return np.array(scores) if all(map(isfinite, scores)) else None
