@@ -16,6 +16,7 @@ import m3dspy
 
 TEMPLATES = Path(m3dspy.__file__).resolve().parents[1] / "workspace" / "templates"
 NETWORKS = sorted(path.stem for path in (TEMPLATES.parent / "networks").glob("[!_]*.py"))
+CLIPS = [name for name in NETWORKS if name.startswith("clip_")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -415,7 +416,7 @@ def test_pictures_are_segmented_into_png_masks_of_their_own_size(tmp_path):
     assert set(np.unique(answer)) <= {0, 255}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in CLIPS])
 def test_every_network_answers_in_the_shape_of_its_contract_and_learns(name):
     import torch
 
@@ -434,6 +435,29 @@ def test_every_network_answers_in_the_shape_of_its_contract_and_learns(name):
         sum(part.square().mean() for part in (answer if isinstance(answer, list) else [answer])).backward()
         assert all(weight.grad is not None for weight in net.parameters())
         assert net.eval()(torch.randn(1, 2, *size)).shape == (1, *wanted[1:])
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_clip_is_of_the_width_and_the_patch_that_its_file_names(name):
+    import open_clip
+
+    script("network")
+    module = importlib.import_module(f"networks.{name}")
+    form = open_clip.get_model_config(module.OPEN_CLIP)["vision_cfg"]
+    assert (module.TASK, module.DIMS) == ("anomaly_detection", (2,))
+    assert (form["width"], form["patch_size"]) == (module.WIDTH, module.PATCH)
+
+
+def test_a_random_clip_is_the_same_everywhere_and_frozen_by_mvfa():
+    import torch
+
+    detect = script("detect")
+    s = replace(detect.SETTINGS, size=(32, 48))
+    clips = [importlib.import_module("networks.clip_vit_b16").network(s) for _ in range(2)]
+    assert torch.equal(clips[0].visual.proj, clips[1].visual.proj)
+    assert tuple(clips[0].visual.grid_size) == (2, 3)
+    model = detect.MVFA(clips[0], (3, 6, 9, 12))
+    assert not any(weight.requires_grad for weight in model.visual.parameters())
 
 
 def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():

@@ -39,10 +39,9 @@ def clip_model(
     config["vision_cfg"]["image_size"] = sizes
     if activation != "own":
         config["quick_gelu"] = activation == "quick_gelu"
-    made = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        clip = made(**config)
+        clip = open_clip.CLIP(**config)
     if weights is not None:
         fill(clip, weights if isinstance(weights, Mapping) else read_weights(_file(network, weights)))
     return clip.eval()
@@ -53,10 +52,9 @@ def _config(network: str) -> dict[str, Any]:
     if config is None:
         near = difflib.get_close_matches(network, open_clip.list_models(), 1)
         raise ValueError(f"open_clip has no network {network!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
-    text = config["text_cfg"]
     if not config["vision_cfg"].get("patch_size") or "multimodal_cfg" in config:
         raise ValueError(f"{network} has no plain vision transformer; use ViT-B-16, ViT-L-14-336, ...")
-    if "hf_model_name" in text or "hf_tokenizer_name" in text or text.get("vocab_size", 49408) != 49408:
+    if "custom_text" in config or "hf_tokenizer_name" in config["text_cfg"]:
         raise ValueError(f"{network} reads texts in another way than CLIP; use ViT-B-16, ViT-L-14-336, ...")
     return deepcopy(config)
 

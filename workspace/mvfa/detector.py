@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import safetensors.torch
 import torch
@@ -23,8 +23,9 @@ class Scoring:
     """How tokens become scores.
 
     size: rows and columns of a map.  pixels: masks were learnt from, so that maps come from the segmentation adapters.
-    fusion: weight of the memory bank against the text, 0 to 1.  highest: weight of a map's highest pixel against the
-    detection adapters in an image's score, 0 to 1 (paper: 1 where there are masks).
+    fusion: weight of the memory bank against the text, 0 to 1.  highest: in an image's score, weight of the highest
+    pixel against the detection adapters, 0 to 1 (paper: 1 where there are masks).  memory: whose tokens the bank holds
+    (paper: the adapters').
     """
 
     size: tuple[int, int]
@@ -32,6 +33,7 @@ class Scoring:
     temperature: float = 0.01
     fusion: float = 0.5
     highest: float = 0.0
+    memory: Literal["trunk", "adapters"] = "trunk"
     bank_cls: bool = False
     align_corners: bool = False
 
@@ -71,8 +73,7 @@ class Scores(NamedTuple):
 class Detector:
     """Scores images; see `Detector.fitted`.
 
-    Args: text: (E, 2), normal and abnormal.  bank: of normal tokens, by the adapters that maps come from; none in
-          zero-shot.
+    Args: text: (E, 2), normal and abnormal.  bank: of the tokens of normal images; none in zero-shot.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Detector:
     def parts(self, frozen: torch.Tensor, text: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What is fused: a map and an image's score, by text and by memory bank, each the sum over the levels."""
         with torch.no_grad():
-            output, how = self.model.adapted(frozen, self.adapters), self.how
+            (output, read), how = self.model.levels(frozen, self.adapters), self.how
             text = self.text if text is None else text
             mapped = output.seg_tokens if how.pixels else output.det_tokens
             given = {"temperature": how.temperature}
@@ -137,7 +138,8 @@ class Detector:
                 "text image": patch_probability(output.det_tokens, text, **given).mean(2).sum(0),
             }
             if self.bank:
-                found["bank map"] = self.bank.map(mapped, how.size, align_corners=how.align_corners)
+                kept = read if how.memory == "trunk" else mapped
+                found["bank map"] = self.bank.map(kept, how.size, align_corners=how.align_corners)
                 found["bank image"] = found["bank map"].mean((1, 2))
         return found
 
@@ -193,11 +195,13 @@ class Detector:
 
 
 def _bank(model: MVFA, adapters: Adapters, how: Scoring, normals: Iterable[torch.Tensor]) -> MemoryBank | None:
+    tokens = []
     with torch.no_grad():
-        outputs = [model.adapted(frozen, adapters) for frozen in normals]
-    if not outputs:
+        for frozen in normals:
+            output, read = model.levels(frozen, adapters)
+            tokens.append(read if how.memory == "trunk" else output.seg_tokens if how.pixels else output.det_tokens)
+    if not tokens:
         return None
-    tokens = [output.seg_tokens if how.pixels else output.det_tokens for output in outputs]
     return MemoryBank(Tokens(map(torch.cat, zip(*tokens, strict=True)), grid=model.grid), cls=how.bank_cls)
 
 

@@ -34,8 +34,9 @@ class FeatureCache:
         """
         names = [self._name(image) for image in images]
         for name in dict.fromkeys(names):
-            if name not in self.known and (found := read_array(self.folders, name)) is not None:
-                self._keep(name, found)
+            for folder in self.folders:
+                if name not in self.known and (found := read_array([folder], name)) is not None:
+                    self._keep(name, found, folder)
         missing = [number for name, number in {n: i for i, n in enumerate(names)}.items() if name not in self.known]
         for start in range(0, len(missing), _BATCH):
             some = missing[start : start + _BATCH]
@@ -50,20 +51,20 @@ class FeatureCache:
         return found.hexdigest()
 
     def _new(self, name: str, array: np.ndarray) -> None:
-        if self.write is not None:
-            write_array(self.write, name, array)
-        self._keep(name, array)
+        folder = self.write
+        if folder is None and array.nbytes > self.left:
+            self._own = self._own or tempfile.TemporaryDirectory()
+            folder = Path(self._own.name)
+        if folder is not None:
+            write_array(folder, name, array)
+        self._keep(name, array, folder)
 
-    def _keep(self, name: str, array: np.ndarray) -> None:
-        if array.nbytes <= self.left:
+    def _keep(self, name: str, array: np.ndarray, folder: Path | None) -> None:
+        if folder is not None and array.nbytes > self.left:
+            self.known[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+        else:
             self.left -= array.nbytes
             self.known[name] = array
-            return
-        file = next((folder / f"{name}.npy" for folder in self.folders if (folder / f"{name}.npy").is_file()), None)
-        if file is None:
-            self._own = self._own or tempfile.TemporaryDirectory()
-            file = write_array(Path(self._own.name), name, array)
-        self.known[name] = np.load(file, mmap_mode="r")
 
 
 def read_array(folders: Sequence[Path], name: str) -> np.ndarray | None:

@@ -27,7 +27,7 @@ def losses(
 ) -> dict[str, Tensor]:
     """The losses of a batch, means over its images, level by level and in all.
 
-    Args: text: (E, 2), normal and abnormal; or (B, E, 2), one a image.  mask: (B, *size) or (B, 1, *size), abnormal
+    Args: text: (E, 2), normal and abnormal; or (B, E, 2), one an image.  mask: (B, *size) or (B, 1, *size), abnormal
           pixels above 0.5; None: images have labels alone.  label: (B,), 1 is abnormal.  size: rows and columns.
           detection: "probability": the paper's, which takes the mean probability for a log-odds, so that no level gets
           below 0.31; "log-odds": that of the mean probability.

@@ -122,10 +122,15 @@ class MVFA(nn.Module):
         self.visual.eval()
         return self
 
+    def compiled(self) -> "MVFA":
+        """Itself, from now on run by `torch.compile`: worth its minute on a GPU, and there only."""
+        self.frozen, self._through = torch.compile(self.frozen), torch.compile(self._through)  # pyright: ignore
+        return self
+
     def forward(self, images: Tensor) -> MVFAOutput:
         """Everything, from images (B, 3, H, W)."""
         frozen = self.frozen(images)
-        output, x = self._through(frozen, self.adapters, to_the_end=True)
+        output, _, x = self._through(frozen, self.adapters, to_the_end=True)
         return output._replace(pooled=pooled(self.visual, blocks(self.visual, x, self.layers[-1], self.depth)))
 
     @torch.no_grad()
@@ -151,19 +156,24 @@ class MVFA(nn.Module):
         """
         return self._through(frozen, adapters or self.adapters, to_the_end=False)[0]
 
-    def _through(self, frozen: Tensor, adapters: Adapters, *, to_the_end: bool) -> tuple[MVFAOutput, Tensor]:
-        seg, det = Tokens(grid=self.grid), Tokens(grid=self.grid)
+    def levels(self, frozen: Tensor, adapters: Adapters | None = None) -> tuple[MVFAOutput, Tokens]:
+        """As `adapted`; and what the adapters read, the trunk's own tokens, each level (B, 1 + L, W)."""
+        return self._through(frozen, adapters or self.adapters, to_the_end=False)[:2]
+
+    def _through(self, frozen: Tensor, adapters: Adapters, *, to_the_end: bool) -> tuple[MVFAOutput, Tokens, Tensor]:
+        seg, det, read = (Tokens(grid=self.grid) for _ in range(3))
         x = frozen[0] if self.all_frozen else frozen
         for level, (ours, theirs) in enumerate(zip(adapters.seg_adapters, adapters.det_adapters, strict=True)):
             if level and self.all_frozen:
                 x = frozen[level]
             elif level:
                 x = blocks(self.visual, x, self.layers[level - 1], self.layers[level])
+            read.append(x)
             seg.append(ours.fc1(x))
             det.append(theirs.fc1(x))
             if not self.all_frozen and (to_the_end or level + 1 < len(self.layers)):
                 x = self._mixed(x, ours, theirs, seg[-1], det[-1])
-        return MVFAOutput(None, seg, det), x
+        return MVFAOutput(None, seg, det), read, x
 
     def _mixed(self, x: Tensor, seg: nn.Module, det: nn.Module, h_seg: Tensor, h_det: Tensor) -> Tensor:
         trunk, of_seg, of_det = self.residual

@@ -89,6 +89,7 @@ PRESETS = {
         "activation": "gelu",
         "normalize": False,
         "align_corners": True,
+        "memory": "adapters",
         "bank_cls": True,
         "words": "paper",
         "loss": "probability",
@@ -146,6 +147,7 @@ class Settings:
     temperature: float = 0.01  # of the similarity to the text
     fusion: float = 0.5  # weight of the memory bank against the text
     highest: float = 0.5  # in an image's score, weight of the highest pixel against the detection adapters
+    memory: str = "trunk"  # whose tokens of normal images are remembered: CLIP's, or those of the "adapters" (paper)
     bank_cls: bool = False  # whether the memory bank holds the class tokens too
     align_corners: bool = False  # how maps are enlarged
     scale: str = "validation"  # what scores are scaled on; or "test", which needs all test images at once (paper)
@@ -166,6 +168,7 @@ class Settings:
     workers: int = 2  # threads that read images
     cache_gb: float = 4.0  # tokens of CLIP stay in memory up to this size, else in files
     precision: str = "auto"  # or any of Lightning Fabric, "32-true"
+    compile: bool = False  # CLIP by torch.compile, on a GPU only; needs a C compiler
 
 
 SETTINGS = Settings()
@@ -174,6 +177,7 @@ STATES = {"medical": MEDICAL_STATES, "paper": PAPER_STATES}
 CHOICES = {
     "activation": ("own", "gelu", "quick_gelu"),
     "words": tuple(STATES),
+    "memory": ("trunk", "adapters"),
     "scale": ("validation", "test"),
     "schedule": tuple(SCHEDULES),
     "keep": ("best", "last"),
@@ -185,6 +189,7 @@ SPACE = {
     "fusion": FloatDistribution(0.0, 1.0),
     "highest": FloatDistribution(0.0, 1.0),
     "augment": FloatDistribution(0.25, 1.0),
+    "memory": CategoricalDistribution(("trunk", "adapters")),
     "levels": CategoricalDistribution(("1/4 1/2 3/4 1", "1/4 1/2", "1/2 3/4 1")),
 }
 
@@ -229,6 +234,8 @@ def backbone(s: Settings, weights: Path | None, fabric: Fabric, new: Path | None
     for model in models:
         form = (hash, s.size, s.activation, s.normalize, model.layers if model.all_frozen else model.layers[0])
         cache = FeatureCache(repr(form), folders, new, s.cache_gb)
+        if s.compile and fabric.device.type == "cuda":
+            model.compiled()
         readers.append(Reader(model.to(fabric.device), cache, s.normalize, fabric.autocast))
     return Backbone(clip, hash, *readers, new, folders)
 
@@ -322,7 +329,8 @@ def train(
     text = {about: core.text(about, s.words) for about in dict.fromkeys([s.about, *data["training"].abouts])}
     rows, columns = s.size
     highest = s.highest if marked else 0.0
-    how = Scoring((rows, columns), bool(marked), s.temperature, s.fusion, highest, s.bank_cls, s.align_corners)
+    scoring = (s.temperature, s.fusion, highest, s.memory, s.bank_cls, s.align_corners)
+    how = Scoring((rows, columns), bool(marked), *scoring)
     count = len(data["training"].labels)
     steps = 1 if smoke else math.ceil(count / s.batch)
     habits = Habits((s.beta, 0.999), averaged=s.averaged, last=s.keep == "last")
