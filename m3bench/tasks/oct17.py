@@ -1,0 +1,87 @@
+"""OCT17: scans of the retina by optical coherence tomography, healthy or with one of three diseases (a BMAD set).
+
+The phantom shows new vessels under the retina (CNV), fluid within it (DME) or small deposits under it (DRUSEN). A few
+abnormal scans show nothing, and a few healthy ones a deposit; how many is known, and with it the best possible score.
+"""
+
+import numpy as np
+
+from m3dspy.m3bench import bmad
+from m3dspy.m3bench.bmad import UNGOOD, Picture, Slice
+from m3dspy.m3bench.phantom import stream, texture
+from m3dspy.m3bench.retina import CHOROID, EPITHELIUM, cysts, detachment, retina, scanned
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import ANOMALY_LABELS, Source
+
+SHAPE, SPACING = (192, 200), (5.5, 29.0)  # pixels; micrometres
+DISEASES = ("CNV", "DME", "DRUSEN")
+
+
+def disease(s: Slice) -> str:
+    return DISEASES[s.patient % len(DISEASES)]
+
+
+def file_name(s: Slice, random: np.random.Generator) -> str:
+    number = 1_000_000 + 7919 * s.patient
+    return f"{disease(s) if s.kind == UNGOOD else 'NORMAL'}-{number}-{random.integers(1, 100)}.jpeg"
+
+
+def draw(s: Slice, seed: int) -> Picture:
+    """A B-scan, the vitreous on top."""
+    anatomy, random = stream(seed, "oct17", s.patient), stream(seed, "oct17", s.patient, s.number)
+    x = np.linspace(-2500, 2500, SHAPE[1], dtype=np.float32)[None]
+    what = (disease(s) if s.kind == UNGOOD else "DRUSEN") if s.shows else None
+    raised = np.zeros_like(x)
+    if what == "CNV":
+        at, wide = anatomy.uniform(-900, 900), anatomy.uniform(450, 900)
+        raised = (
+            random.uniform(90, 170) * np.exp(-(((x - at) / wide) ** 2)) * (1 + texture(random, x.shape, (1, 5), 0.2))
+        )
+    if what == "DRUSEN":
+        for _ in range(6 + random.poisson(3)):
+            at, wide = anatomy.uniform(-1900, 1900), random.uniform(120, 260)
+            raised = np.maximum(raised, random.uniform(60, 130) * np.exp(-(((x - at) / wide) ** 2)))
+    lifted = detachment(SHAPE, SPACING, anatomy, random) if what in ("CNV", "DME") and anatomy.random() < 0.8 else 0.0
+    eye = retina(anatomy, random, SHAPE, SPACING, raised, lifted)
+    image = eye.image
+    if what == "CNV":  # the lesion under the epithelium is bright and uneven
+        lesion = (eye.depth > EPITHELIUM + 20 + lifted - raised) & (eye.depth < CHOROID + lifted) & (raised > 15)
+        image = np.where(lesion, 0.55 + 0.12 * texture(random, SHAPE, 3, 1), image)
+    if what == "DME":
+        image, _ = cysts(image, eye, random, 5 + random.poisson(3), random.uniform(0.7, 0.95))
+    return Picture(scanned(image, anatomy, random), np.zeros(SHAPE, bool))
+
+
+SET = bmad.Set(
+    "OCT17",
+    "retinal OCT",
+    draw,
+    file_name,
+    patient=r"-(\d+)-",
+    masks=False,
+    slices=2,
+    mixed=False,
+    missed=0.06,
+    alarms=0.03,
+)
+
+TASK = BenchTask(
+    name="OCT17",
+    task="anomaly_detection",
+    requests=(
+        "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal, no masks",
+        "Tell healthy OCT scans of the retina from diseased ones by four examples of each kind.",
+    ),
+    labels=ANOMALY_LABELS,
+    metric="image AUROC",
+    source="github.com/DorisBao/BMAD: OCT2017, from kaggle.com/datasets/paultimothymooney/kermany2018 (Bao 2024)",
+    licence="as OCT2017; see github.com/DorisBao/BMAD",
+    size=bmad.SIZE,
+    smallest=bmad.SMALLEST,
+    demo=bmad.DEMO,
+    unit=bmad.UNIT,
+    build=SET.build,
+    gold=SET.gold,
+    facts=Facts("OCT", Source(kind="folder", path="valid"), patient="file name", values=(bmad.GOOD, bmad.UNGOOD)),
+    oracle=SET.oracle,
+)

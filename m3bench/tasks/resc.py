@@ -1,0 +1,58 @@
+"""RESC: scans of the retina by optical coherence tomography, with and without fluid (a set of the BMAD benchmark).
+
+In the phantom fluid lies in pockets between layers that are dark themselves, or lifts the retina. Vessels and their
+shadows are normal; the retina's thickness, its tilt and the speckle differ from eye to eye.
+"""
+
+import numpy as np
+
+from m3dspy.m3bench import bmad
+from m3dspy.m3bench.bmad import Picture, Slice
+from m3dspy.m3bench.phantom import stream
+from m3dspy.m3bench.retina import cysts, detachment, retina, scanned
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import ANOMALY_LABELS, Source
+
+SHAPE, SPACING = (128, 256), (8.0, 23.0)  # pixels; micrometres
+
+
+def file_name(s: Slice, random: np.random.Generator) -> str:
+    return f"{1 + s.patient}_{random.integers(10, 100)}.png"
+
+
+def draw(s: Slice, seed: int) -> Picture:
+    """A B-scan, the vitreous on top."""
+    anatomy, random = stream(seed, "resc", s.patient), stream(seed, "resc", s.patient, s.number)
+    detached = s.shows and anatomy.random() < 0.6
+    swollen = s.shows and (anatomy.random() < 0.6 or not detached)
+    lifted = detachment(SHAPE, SPACING, anatomy, random) if detached else 0.0
+    eye = retina(anatomy, random, SHAPE, SPACING, lifted=lifted)
+    image, fluid = eye.image, eye.beneath
+    if swollen:
+        image, pockets = cysts(image, eye, random, 2 + random.poisson(2.5), random.uniform(0.6, 0.9))
+        fluid = fluid | pockets
+    return Picture(scanned(image, anatomy, random), fluid)
+
+
+SET = bmad.Set("RESC", "retinal OCT", draw, file_name, patient=r"^(\d+)_", masks=True, slices=2, mixed=True)
+
+TASK = BenchTask(
+    name="RESC",
+    task="anomaly_detection",
+    requests=(
+        "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal",
+        "Find and mark fluid in OCT scans of the retina from four examples of each kind.",
+    ),
+    labels=ANOMALY_LABELS,
+    metric="image AUROC",
+    source="github.com/DorisBao/BMAD: RESC, from github.com/CharlesKangZhou/P_Net_Anomaly_Detection (Bao et al. 2024)",
+    licence="as RESC; see github.com/DorisBao/BMAD",
+    size=bmad.SIZE,
+    smallest=bmad.SMALLEST,
+    demo=bmad.DEMO,
+    unit=bmad.UNIT,
+    build=SET.build,
+    gold=SET.gold,
+    facts=Facts("OCT", Source(kind="folder", path="valid"), patient="file name", values=(bmad.GOOD, bmad.UNGOOD)),
+    oracle=SET.oracle,
+)
