@@ -11,11 +11,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Task = Literal["classification", "segmentation"]
+Task = Literal["classification", "segmentation", "anomaly_detection"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 ROLES = ("task_manager", "data_engineer", "module_architect", "model_trainer")
 AS_WRITTEN = "none: prompts as written"
+NORMAL, ABNORMAL = ANOMALY_LABELS = ("normal", "abnormal")  # the labels of every anomaly detection
 
 
 class Value(BaseModel):
@@ -41,6 +42,9 @@ class Request(Value):
     trials: int = Field(default=10, ge=0)
     minutes: float | None = Field(default=None, gt=0, description="wall time for tuning; the final training is not cut")
     seed: int = 0
+    weights: str | None = Field(
+        default=None, description="of a pretrained backbone: a file, absolute, or a name that open_clip knows"
+    )
     budget: float | None = Field(default=None, ge=0, description="dollars for language models")
     max_calls: int | None = Field(default=None, ge=0, description="calls to language models")
     unsafe: bool = False
@@ -191,13 +195,26 @@ class Plan(Value):
     dims: Literal[2, 3]
     images: str = Field(description="pattern of the image group to learn from")
     labels: tuple[str, ...] = Field(
-        min_length=1, description="classes, or structures to mark (background left out), in a fixed order"
+        min_length=1,
+        description="classes, or structures to mark (background left out), in a fixed order; anomaly_detection: "
+        "normal, abnormal",
     )
     label_values: tuple[str, ...] = Field(
         default=(),
         description="how the data writes each label: folder name, cell or voxel value; () if as in `labels`",
     )
     source: Source
+    masks: str | None = Field(
+        default=None, description="anomaly_detection: pattern of the masks that mark anomalies, if there are any"
+    )
+    about: str = Field(
+        default="", description="anomaly_detection: what every image shows, in two or three words: 'liver CT'"
+    )
+    shots: int | None = Field(
+        default=None,
+        ge=0,
+        description="anomaly_detection: so many normal and as many abnormal images to learn from; 0: zero-shot",
+    )
     patient: PatientKey | None = Field(
         default=None, description="None: nothing says it; group look-alike images instead"
     )
@@ -212,6 +229,17 @@ class Plan(Value):
             raise ValueError(f"labels repeats a name: {', '.join(self.labels)}")
         return self
 
+    @model_validator(mode="after")
+    def _anomalies(self) -> "Plan":
+        if self.task == "anomaly_detection":
+            if self.labels != ANOMALY_LABELS:
+                raise ValueError(f"the labels of an anomaly_detection are {', '.join(ANOMALY_LABELS)}")
+            if not self.about or self.shots is None:
+                raise ValueError("an anomaly_detection needs `about` and `shots`")
+        elif self.about or self.masks or self.shots is not None:
+            raise ValueError(f"about, masks and shots are for anomaly_detection, not for {self.task}")
+        return self
+
 
 # ------------------------------------------------------------------------------------------------ Index
 class Item(Value):
@@ -224,6 +252,12 @@ class Item(Value):
         default=None,
         description="class name, list of names (multilabel), or path of the mask; None in hidden test lists",
     )
+    mask: str | None = Field(
+        default=None, description="anomaly_detection: the mask of what is abnormal, if there is one"
+    )
+    about: str | None = Field(
+        default=None, description="anomaly_detection: what the image shows, where it is not what the index says"
+    )
 
 
 class Index(Value):
@@ -233,6 +267,7 @@ class Index(Value):
     labels: tuple[str, ...] = Field(min_length=1)
     values: tuple[int, ...] = Field(default=(), description="segmentation: voxel value of each label in the masks")
     multilabel: bool = False
+    about: str = Field(default="", description="anomaly_detection: what the images show: 'liver CT'")
     training: tuple[Item, ...] = ()
     validation: tuple[Item, ...] = ()
     test: tuple[Item, ...] = ()
@@ -242,7 +277,9 @@ class Index(Value):
 
     def without_test_labels(self) -> "Index":
         """The form that a training script gets to see."""
-        return self.model_copy(update={"test": tuple(item.model_copy(update={"label": None}) for item in self.test)})
+        return self.model_copy(
+            update={"test": tuple(item.model_copy(update={"label": None, "mask": None}) for item in self.test)}
+        )
 
 
 class IndexSummary(Value):
@@ -253,7 +290,8 @@ class IndexSummary(Value):
     multilabel: bool = False
     cases: dict[Split, int]
     patients: dict[Split, int]
-    cases_per_label: dict[str, int] = Field(default_factory=dict, description="classification: training cases a class")
+    cases_per_label: dict[str, int] = Field(default_factory=dict, description="training cases a class; {} for masks")
+    with_mask: int = Field(default=0, description="anomaly_detection: training cases with a mask")
 
 
 # ------------------------------------------------------------------------------------------------ Design
@@ -283,6 +321,7 @@ class Design(Value):
     """One complete training run: template, network, the settings that depend on the data, and what to tune."""
 
     template: str = Field(description="a name from the catalogue")
+    preset: str = Field(default="default", description="a preset of the template: what the other fields leave open")
     network: str = Field(description="a name from the catalogue that serves this task and number of dimensions")
     dims: Literal[2, 3]
     channels: int = Field(default=1, ge=1, le=16)
@@ -290,8 +329,9 @@ class Design(Value):
     spacing: tuple[float, ...] | None = Field(
         default=None, description="mm, to resample to; None: keep the grid (segmentation) or fit it to `size`"
     )
-    intensity: Literal["window", "percentile", "zscore"] = Field(
-        description="window: a fixed range, CT in HU; percentile: per image, mixed units; zscore: per image, MR"
+    intensity: Literal["window", "percentile", "zscore", "unit"] = Field(
+        description="window: a fixed range, CT in HU; percentile: per image, mixed units; zscore: per image, MR; unit: "
+        "8-bit pictures as they are (anomaly_detection only)"
     )
     window: tuple[float, float] | None = Field(default=None, description="the range in HU, with 'window' only")
     flips: tuple[int, ...] = Field(
@@ -303,6 +343,7 @@ class Design(Value):
     weight_decay: float = Field(default=1e-2, ge=0, lt=1)
     batch: int = Field(ge=1, le=512)
     epochs: int = Field(ge=1, le=10_000)
+    shots: int | None = Field(default=None, ge=0, description="anomaly_detection: as in the plan")
     space: dict[str, Knob] = Field(default_factory=dict, description="setting -> what Optuna may try; empty: no tuning")
     why: str = Field(default="", description="one sentence a radiologist can follow")
 
@@ -336,6 +377,7 @@ class TemplateEntry(Value):
     about: str
     losses: tuple[str, ...]
     settings: dict[str, str]
+    presets: tuple[str, ...] = ("default",)
 
 
 class Catalogue(Value):
@@ -388,11 +430,11 @@ class Grade(Value):
 
     metric: str = Field(description="the metric that decides, e.g. 'macro AUROC' or 'mean Dice'")
     score: Score
-    floor: Score = Field(description="the trivial answer: majority class, or the mean mask of the training set")
+    floor: Score = Field(description="the trivial answer: majority class, mean training mask, or random features")
     control: Score | None = Field(default=None, description="the same pipeline trained on shuffled labels")
     others: dict[str, Score] = Field(default_factory=dict, description="further metrics")
     per_label: dict[str, Score] = Field(default_factory=dict)
-    confusion: tuple[tuple[int, ...], ...] = Field(default=(), description="classification: rows truth, columns answer")
+    confusion: tuple[tuple[int, ...], ...] = Field(default=(), description="classes: rows truth, columns answer")
     cases: int
     patients: int
     missing: tuple[str, ...] = Field(
@@ -402,6 +444,7 @@ class Grade(Value):
     s2: bool = Field(description="beats the floor and the control, one-sided paired bootstrap over patients, 95 %")
     above_oracle: bool = Field(default=False, description="better than the phantom allows: a leak")
     worst: tuple[str, ...] = Field(default=(), description="ids of the worst cases, worst first")
+    notes: tuple[str, ...] = Field(default=(), description="what could not be measured")
 
 
 class Outcome(Value):

@@ -247,3 +247,69 @@ def test_the_summary_counts_cases_patients_and_classes_without_naming_any(tmp_pa
     assert told.cases_per_label == {"a": 3, "b": 3}
     assert "a0" not in told.model_dump_json()
     assert summary(Index.model_validate(masks(tmp_path))).cases_per_label == {}
+
+
+# ------------------------------------------------------------------------------------------------ anomalies
+def anomalies(root: Path) -> dict[str, Any]:
+    """One normal and one abnormal image of a patient of their own in each list; the abnormal ones are marked."""
+    lists = {}
+    for number, name in enumerate(("training", "validation", "test")):
+        items = []
+        for kind in ("normal", "abnormal"):
+            id = f"{kind}{number}"
+            items.append({"id": id, "patient": f"p{number}", "image": picture(root, f"{id}.png"), "label": kind})
+        items[1]["mask"] = mark(root, f"mask{number}.png")
+        lists[name] = items
+    return {"task": "anomaly_detection", "labels": ["normal", "abnormal"], "about": "liver CT", **lists}
+
+
+def mark(root: Path, name: str, shape: tuple[int, int] = (4, 6), value: int = 255) -> str:
+    mask = np.zeros(shape, np.uint8)
+    mask[2:4, 2:4] = value
+    Image.fromarray(mask).save(root / name)
+    return name
+
+
+def test_a_right_index_of_anomalies_has_no_complaint_and_is_counted(tmp_path):
+    index = anomalies(tmp_path)
+    assert complaints(tmp_path, index) == []
+    counted = summary(Index.model_validate(index))
+    assert counted.cases_per_label == {"normal": 1, "abnormal": 1}
+    assert counted.with_mask == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"labels": ["abnormal", "normal"]}, "labels are abnormal, normal; those of an anomaly detection are normal"),
+        ({"about": " "}, "about is empty: tell write_index what the images show"),
+    ],
+)
+def test_what_an_index_of_anomalies_must_say_is_asked_for(tmp_path, change, complaint):
+    (line,) = complaints(tmp_path, anomalies(tmp_path) | change)
+    assert complaint in line
+
+
+def test_a_list_without_a_normal_or_an_abnormal_image_is_named(tmp_path):
+    index = anomalies(tmp_path)
+    index["validation"] = index["validation"][:1]
+    (line,) = complaints(tmp_path, index)
+    assert line.startswith("validation holds no abnormal image")
+
+
+def test_masks_of_another_size_that_mark_nothing_or_of_a_normal_image_are_named(tmp_path):
+    index = anomalies(tmp_path)
+    index["training"][1]["mask"] = mark(tmp_path, "large.png", shape=(8, 8))
+    index["validation"][0]["mask"] = mark(tmp_path, "of_normal.png")
+    index["test"][1]["mask"] = mark(tmp_path, "empty.png", value=0)
+    size, normal, empty = complaints(tmp_path, index)
+    assert size.startswith("abnormal0: the image has 4 x 6 pixels, its mask 8 x 8.")
+    assert normal.startswith("normal1 is normal and has the mask 'of_normal.png'")
+    assert empty.startswith("abnormal2 is abnormal and its mask marks nothing")
+
+
+def test_a_volume_has_no_place_among_images_with_anomalies(tmp_path):
+    index = anomalies(tmp_path)
+    index["training"][0]["image"] = volume(tmp_path, "v.nii.gz")
+    (line,) = complaints(tmp_path, index)
+    assert line == "normal0 is 3D; anomalies are found in 2D images only: give its slices as images."

@@ -248,6 +248,75 @@ def test_slice_folders_pair_with_mask_files_and_with_mask_folders(tmp_path):
     assert folders[1]["label"] == ["msk/c2/1.png", "msk/c2/2.png"]
 
 
+# ------------------------------------------------------------------------------------------------ anomalies
+MVFA = {"masks": "**/anomaly_mask/*.png", "normal": "**/good/**/*.png", "abnormal": "**/Ungood/**/*.png"}
+BMAD = {"masks": "**/label/*.png", "normal": "**/good/**/*.png", "abnormal": "**/Ungood/**/*.png"}
+
+
+def bmad(root: Path, img: str, mask: str) -> None:
+    for part, patients in (("valid", (1, 2)), ("test", (3,))):
+        for patient in patients:
+            put(root, f"{part}/good/{img}{patient}_10.png")
+            put(root, f"{part}/Ungood/{img}{patient}_11.png")
+            put(root, f"{part}/Ungood/{mask}/{patient}_11.png")
+
+
+@pytest.mark.parametrize(("how", "img", "mask"), [(MVFA, "img/", "anomaly_mask"), (BMAD, "", "label")])
+def test_anomalies_are_labelled_by_pattern_and_masked_by_stem_and_class_folder(tmp_path, how, img, mask):
+    bmad(tmp_path, img, mask)
+    found = ix.from_anomalies(tmp_path, **how, patient=r"^(\d+)_", test="test/**/*.png", about="liver CT")
+    abnormal = [entry for entry in found if entry["label"] == "abnormal"]
+    assert [(entry["image"], entry["mask"], entry["patient"]) for entry in abnormal] == [
+        (f"test/Ungood/{img}3_11.png", f"test/Ungood/{mask}/3_11.png", "3"),
+        (f"valid/Ungood/{img}1_11.png", f"valid/Ungood/{mask}/1_11.png", "1"),
+        (f"valid/Ungood/{img}2_11.png", f"valid/Ungood/{mask}/2_11.png", "2"),
+    ]
+    normal = [entry for entry in found if entry["label"] == "normal"]
+    assert len(found) == 6
+    assert not any("mask" in entry for entry in normal)
+    assert [entry.get("split") for entry in found] == ["test", "test", None, None, None, None]
+    assert {entry["about"] for entry in found} == {"liver CT"}
+    lists = ix.split(found, validation=0.5)
+    assert {name: sorted(entry["label"] for entry in listed) for name, listed in lists.items()} == {
+        name: ["abnormal", "normal"] for name in ("training", "validation", "test")
+    }
+
+
+def test_masks_whose_names_differ_are_paired_by_words_and_what_stands_alone_is_counted(tmp_path, capsys):
+    for name in ("crack/000", "crack/001", "good/000"):
+        put(tmp_path, f"test/{name}.png")
+    put(tmp_path, "ground_truth/crack/000_mask.png")
+    found = ix.from_anomalies(
+        tmp_path, normal=["test/good/*.png"], abnormal="test/crack/*.png", masks="ground_truth/**/*.png"
+    )
+    assert [(entry["image"], entry["label"], entry.get("mask")) for entry in found] == [
+        ("test/crack/000.png", "abnormal", "ground_truth/crack/000_mask.png"),
+        ("test/good/000.png", "normal", None),
+    ]
+    assert capsys.readouterr().out == "left out: 1 abnormal images without a mask, e.g. 'test/crack/001.png'\n"
+
+
+def test_what_the_images_show_is_written_with_the_index(tmp_path):
+    lists = {name: [item(name, "normal")] for name in ("training", "validation", "test")}
+    how: dict[str, Any] = {"task": "anomaly_detection", "labels": ["normal", "abnormal"], "splits": lists}
+    ix.write_index(tmp_path, **how, about="liver CT")
+    assert Index.model_validate_json((tmp_path / "index.json").read_text()).about == "liver CT"
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"),
+    [
+        ({"normal": "**/*.png"}, r"`normal` and `abnormal` both match 'bad/b1.png'"),
+        ({"masks": "other/*.png"}, r"No abnormal image has a mask; an image is 'bad/b1.png', a mask 'other/z.png'"),
+    ],
+)
+def test_anomalies_that_cannot_be_told_apart_are_refused(tmp_path, how, complaint):
+    for name in ("good/a1", "bad/b1", "bad/b2", "other/z"):
+        put(tmp_path, f"{name}.png")
+    with pytest.raises(DataError, match=complaint):
+        ix.from_anomalies(tmp_path, **{"normal": "good/*.png", "abnormal": "bad/*.png"} | how)
+
+
 # ------------------------------------------------------------------------------------------------ split and cap
 def cohort(patients: int, images: int = 3, labels: str = "abc") -> list[dict]:
     return [
@@ -395,6 +464,14 @@ def test_volumes_are_grouped_and_known_patients_stay_together(tmp_path):
             }
         )
     assert [entry["patient"] for entry in ix.group_lookalikes(tmp_path, items)] == ["v0", "v0", "known", "known"]
+
+
+def test_look_alikes_of_different_official_splits_stay_apart(tmp_path):
+    look = np.random.default_rng(0).integers(0, 255, (32, 32), np.uint8)
+    for name in "abc":
+        Image.fromarray(look).save(tmp_path / f"{name}.png")
+    found = ix.group_lookalikes(tmp_path, [item("a"), item("b", split="test"), item("c")])
+    assert [(entry["id"], entry["patient"]) for entry in found] == [("a", "a"), ("b", "b"), ("c", "a")]
 
 
 def test_a_broken_image_is_named(tmp_path):
@@ -577,14 +654,15 @@ assert "torch" not in sys.modules and "monai" not in sys.modules
     assert (tmp_path / "out/index.json").is_file()
 
 
-def test_the_manual_shows_every_helper_in_under_5_kilobytes():
+def test_the_manual_shows_every_helper_in_under_6_kilobytes():
     manual = ix.manual()
-    assert len(manual) < 5000
+    assert len(manual) < 6000
     for name in (
         "arguments",
         "from_table",
         "from_folders",
         "from_pairs",
+        "from_anomalies",
         "from_json",
         "group_lookalikes",
         "split",
@@ -592,4 +670,4 @@ def test_the_manual_shows_every_helper_in_under_5_kilobytes():
         "write_index",
     ):
         assert f"ix.{name}(" in manual
-    assert manual.count("Example: ") == 9
+    assert manual.count("Example: ") == 10

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Task
+from m3dspy.workspace.indexes.anomalies import from_anomalies
 from m3dspy.workspace.indexes.checking import check_index, summary
 from m3dspy.workspace.indexes.forms import from_json, write_m3builder
 from m3dspy.workspace.indexes.gathering import from_folders, from_pairs, from_table
@@ -32,6 +33,7 @@ __all__ = [
     "arguments",
     "cap",
     "check_index",
+    "from_anomalies",
     "from_folders",
     "from_json",
     "from_pairs",
@@ -67,11 +69,13 @@ def write_index(
     splits: Mapping[str, Sequence[dict]],
     values: Sequence[int] = (),
     multilabel: bool = False,
+    about: str = "",
 ) -> None:
     """Write `index.json` into `out`: the last call of a prepare.py.
 
-    `task`: "classification" or "segmentation". `labels`: in a fixed order, background left out. `values`:
-    segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels.
+    `task`: "classification", "segmentation" or "anomaly_detection". `labels`: in a fixed order, background left out.
+    `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels.
+    `about`: anomaly_detection only, what the images show ("liver CT"); its labels are normal, abnormal.
 
     Example: ix.write_index(out, task="segmentation", labels=["liver", "spleen"], values=[1, 2], splits=splits)
     """
@@ -82,7 +86,7 @@ def write_index(
         raise DataError(f"{task} of {len(labels)} labels needs {expected} values, got {len(values)}.")
     lists = {name: [{k: v for k, v in item.items() if k != "split"} for item in splits[name]] for name in SPLITS}
     try:
-        index = Index(task=task, labels=labels, values=values, multilabel=multilabel, **lists)  # pyright: ignore[reportArgumentType]
+        index = Index(task=task, labels=labels, values=values, multilabel=multilabel, about=about, **lists)  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -96,6 +100,7 @@ def write_index(
 
 def manual() -> str:
     """Signatures and docstrings of the helpers, as the manual for whoever writes a prepare.py."""
-    helpers = (arguments, from_table, from_folders, from_pairs, from_json, group_lookalikes, split, cap, write_index)
+    gathering = (from_table, from_folders, from_pairs, from_anomalies, from_json)
+    helpers = (arguments, *gathering, group_lookalikes, split, cap, write_index)
     text = "\n\n".join(f"ix.{h.__name__}{inspect.signature(h)}\n{inspect.getdoc(h)}" for h in helpers)
     return re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text)

@@ -12,6 +12,7 @@ import numpy as np
 
 from m3dspy.signatures.values import SPLITS, Caps, Index, IndexSummary, Item, Split
 from m3dspy.workspace import sources
+from m3dspy.workspace.indexes import anomalies
 
 THREADS = 8
 MOST_LINES = 20
@@ -32,9 +33,11 @@ def check_index(index: Index, root: Path, caps: Caps = _NO_CAPS) -> list[str]:
     kinds.append(list(_caps(index, caps)))
     bad_files = _files(index, root)
     kinds.append([line for line in bad_files if line])
+    good = [entry for entry, line in zip(_every(index), bad_files, strict=True) if not line and entry[1].label]
     if index.task == "segmentation":
-        good = [entry for entry, line in zip(_every(index), bad_files, strict=True) if not line and entry[1].label]
         kinds.append(list(_voxels(index, root, good)))
+    if index.task == "anomaly_detection":
+        kinds += [list(anomalies.lists(index)), list(anomalies.empty_masks(root, good))]
     return _fair(kinds)
 
 
@@ -47,7 +50,8 @@ def summary(index: Index) -> IndexSummary:
         multilabel=index.multilabel,
         cases={name: len(index.items(name)) for name in SPLITS},
         patients={name: len({item.patient for item in index.items(name)}) for name in SPLITS},
-        cases_per_label={label: per_label[label] for label in index.labels} if index.task == "classification" else {},
+        cases_per_label={} if index.task == "segmentation" else {label: per_label[label] for label in index.labels},
+        with_mask=sum(item.mask is not None for item in index.training),
     )
 
 
@@ -152,16 +156,26 @@ def _classes(index: Index) -> Iterator[str]:
 def _files(index: Index, root: Path) -> list[str]:
     """What is wrong with the files of each item, "" where nothing is."""
     outside = _outside(root)
-    segmentation = index.task == "segmentation"
 
     def wrong(item: Item) -> str:
         try:
-            return _wrong_paths(item, segmentation, root, outside) or _wrong_headers(item, segmentation, root)
+            if line := _wrong_paths(item, _masks(index, item), root, outside):
+                return line
+            if index.task == "anomaly_detection":
+                return anomalies.wrong_headers(item, root)
+            return _wrong_headers(item, index.task == "segmentation", root)
         except (ValueError, OSError) as error:
             return f"{item.id} cannot be read: {error}. Leave it out."
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(wrong, [item for _, item in _every(index)]))
+
+
+def _masks(index: Index, item: Item) -> tuple[str, ...]:
+    """The files that mark something in an image."""
+    if index.task == "segmentation":
+        return _classes_of(item)
+    return (item.mask,) if item.mask else ()
 
 
 def _outside(root: Path) -> Callable[[str], bool]:
@@ -179,8 +193,7 @@ def _outside(root: Path) -> Callable[[str], bool]:
     return outside
 
 
-def _wrong_paths(item: Item, segmentation: bool, root: Path, outside: Callable[[str], bool]) -> str:
-    masks = _classes_of(item) if segmentation else ()
+def _wrong_paths(item: Item, masks: Sequence[str], root: Path, outside: Callable[[str], bool]) -> str:
     for path in (*_paths(item.image), *masks):
         if outside(path):
             return f"{item.id}: {path!r} leaves the dataset folder; paths are relative to it."

@@ -1,6 +1,6 @@
 """Images that nearly repeat each other, grouped, so that a split can keep them together."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +20,21 @@ def group_lookalikes(root: Path, items: Sequence[dict]) -> list[dict]:
     """The items with `patient` set to their group of near-identical images, for datasets that name no patient.
 
     Adjacent slices and repeated exports of one patient correlate above .98 as 24 x 24 thumbnails; groups are chains of
-    such neighbours. Cases that already share a patient stay together.
+    such neighbours. Cases that already share a patient stay together; cases of different official splits stay apart.
 
     Example: items = ix.group_lookalikes(root, items)
     """
+    parts: dict[object, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        parts[item.get("split")].append(number)
+    grouped = {}
+    for numbers in parts.values():
+        found = _grouped(root, [items[number] for number in numbers])
+        grouped |= dict(zip(numbers, found, strict=True))
+    return [grouped[number] for number in range(len(items))]
+
+
+def _grouped(root: Path, items: Sequence[dict]) -> list[dict]:
     with ThreadPoolExecutor(THREADS) as pool:
         vectors = list(pool.map(lambda item: _thumbnail(root, item["image"]), items))
     looks = np.zeros((len(items), max(map(len, vectors), default=0)), np.float32)
