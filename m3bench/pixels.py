@@ -9,7 +9,7 @@ pixels below all scores and its normal ones above.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def judge(index: Index, root: Path, folder: Path, answered: Sequence[str]) -> Pi
 
     marked = [row for row in rows if index.test[row].mask]
     some = [row for kind in (marked, sorted({*rows} - {*marked})) for row in kind[:: -(-len(kind) // SAMPLE) or 1]]
-    starts = _bins(sum(counted(row)[0] for row in some))
+    starts = _bins(np.sum([counted(row)[0] for row in some], axis=0))
     total = np.zeros((3, LEVELS))
     by_case = np.zeros((3, len(index.test), len(starts)), np.float32)
     overlap = np.full(len(index.test), np.nan)
@@ -110,10 +110,10 @@ def read_truth(item: Item, root: Path) -> NDArray[np.bool_]:
     if item.mask is None:
         return np.zeros(shape, bool)
     try:
-        marked = sources.read(root / item.mask)[0] > 0
+        found, _ = sources.read(root / item.mask)
     except ValueError as error:
         raise DataError(f"The mask of case {item.id} cannot be read: {error}.") from None
-    marked = marked.any(axis=tuple(range(2, marked.ndim)))
+    marked: NDArray[np.bool_] = np.any(found.reshape(*found.shape[:2], -1) > 0, axis=2)
     if marked.shape != shape:
         raise DataError(
             f"The mask of case {item.id} has {marked.shape[0]} x {marked.shape[1]} pixels, its image {shape[0]} x "
@@ -135,7 +135,8 @@ def _counts(truth: NDArray[np.bool_], scores: NDArray[np.uint16] | None) -> NDAr
     counts = np.zeros((3, LEVELS))
     counts[0] = np.bincount(level[~truth], minlength=LEVELS)
     if abnormal.size:
-        region = label(truth, np.ones((3, 3)))[0][truth]  # pyright: ignore[reportIndexIssue]
+        regions: Any = label(truth, np.ones((3, 3)))
+        region = regions[0][truth]
         counts[1] = np.bincount(abnormal, minlength=LEVELS)
         counts[2] = np.bincount(abnormal, 1 / np.bincount(region)[region], minlength=LEVELS)
     return counts

@@ -204,12 +204,16 @@ def test_no_patient_gives_a_second_image_before_all_gave_one(detect):
         assert len({item["patient"] for item in chosen if item["label"] == label}) == 4
 
 
-def test_the_control_gives_half_of_either_kind_the_label_of_the_other(detect):
+def test_the_control_gives_half_of_either_kind_label_and_mask_of_the_other(detect):
     few_shot = importlib.import_module("few_shot")
-    truth = cases(4, 4)
-    mixed = {item["id"]: item["label"] for item in few_shot.exchanged(truth, detect.SETTINGS)}
+    truth, mask = cases(4, 4), torch.ones(2, 2, dtype=torch.bool)
+    seen = [few_shot.Case(torch.zeros(3, 2, 2), mask if i["label"] == "abnormal" else None, (9, 9)) for i in truth]
+    mixed, masks = few_shot.exchanged(truth, seen, detect.SETTINGS)
     for label in ("normal", "abnormal"):
-        assert sum(mixed[item["id"]] == label for item in truth if item["label"] == label) == 2
+        kept = [new["label"] == label for old, new in zip(truth, mixed, strict=True) if old["label"] == label]
+        assert kept.count(True) == kept.count(False) == 2
+    assert [item["label"] == "abnormal" for item in mixed] == [case.mask is not None for case in masks]
+    assert truth == cases(4, 4)
 
 
 # ------------------------------------------------------------------------------------------------ bad input

@@ -249,6 +249,16 @@ def test_a_damaged_file_is_not_trusted(counted, tmp_path, damage):
     assert file.read_bytes() == whole  # written anew
 
 
+def test_a_damaged_file_in_a_folder_that_is_only_read_is_not_mapped_either(counted, tmp_path):
+    compute, _ = counted
+    old, new = tmp_path / "old", tmp_path / "new"
+    (wanted,) = mvfa.FeatureCache("k", write=old).of(images()[:1], compute)
+    (file,) = old.iterdir()
+    file.write_bytes(file.read_bytes()[:-99] + bytes(99))
+    (found,) = mvfa.FeatureCache("k", [old], new, gigabytes=0).of(images()[:1], compute)
+    assert isinstance(found, np.memmap) and np.array_equal(found, wanted)
+
+
 def test_many_images_are_computed_a_few_at_a_time(counted):
     compute, seen = counted
     many = images()[:1] * torch.linspace(0.1, 1, 40)[:, None, None, None]

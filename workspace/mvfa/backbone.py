@@ -43,7 +43,7 @@ def clip_model(
         torch.default_generator.manual_seed(0)
         clip = open_clip.CLIP(**config)
     if weights is not None:
-        fill(clip, weights if isinstance(weights, Mapping) else read_weights(_file(network, weights)))
+        fill(clip, weights if isinstance(weights, Mapping) else read_weights(weights_file(network, weights)))
     return clip.eval()
 
 
@@ -59,7 +59,11 @@ def _config(network: str) -> dict[str, Any]:
     return deepcopy(config)
 
 
-def _file(network: str, weights: str | Path) -> Path:
+def weights_file(network: str, weights: str | Path) -> Path:
+    """The file of a network's weights: the one given, or that which open_clip downloads under this name.
+
+    Raises: ValueError: open_clip has none of this name for the network, or cannot reach them.
+    """
     if Path(weights).is_file():
         return Path(weights)
     known = open_clip.list_pretrained_tags_by_model(network)
@@ -85,10 +89,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises: ValueError: it is none of these.
     """
     try:
-        if path.suffix == ".safetensors":
-            found = safetensors.torch.load_file(path)
-        else:
-            found = _saved(path)
+        found = safetensors.torch.load_file(path) if _is_safetensors(path) else _saved(path)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
@@ -103,6 +104,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         for short, name in names.items()
         if isinstance(found[name], Tensor) and not short.startswith(other)
     }
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Told by its beginning: the length of a header in JSON, then the header. A name may have lost its suffix."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _saved(path: Path) -> Any:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -24,8 +24,8 @@ class Scoring:
 
     size: rows and columns of a map.  pixels: masks were learnt from, so that maps come from the segmentation adapters.
     fusion: weight of the memory bank against the text, 0 to 1.  highest: in an image's score, weight of the highest
-    pixel against the detection adapters, 0 to 1 (paper: 1 where there are masks).  memory: whose tokens the bank holds
-    (paper: the adapters').
+    pixel against the detection adapters, 0 to 1 (paper: 1 where there are masks).  memory: whose tokens the bank holds,
+    "trunk" or "adapters" (paper).
     """
 
     size: tuple[int, int]
@@ -33,7 +33,7 @@ class Scoring:
     temperature: float = 0.01
     fusion: float = 0.5
     highest: float = 0.0
-    memory: Literal["trunk", "adapters"] = "trunk"
+    memory: str = "trunk"
     bank_cls: bool = False
     align_corners: bool = False
 

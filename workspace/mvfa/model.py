@@ -6,7 +6,7 @@ x of the trunk `h = leaky(W1 x)`, in the space of texts, and `y = leaky(W2 h)`; 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +163,8 @@ class MVFA(nn.Module):
     def _through(self, frozen: Tensor, adapters: Adapters, *, to_the_end: bool) -> tuple[MVFAOutput, Tokens, Tensor]:
         seg, det, read = (Tokens(grid=self.grid) for _ in range(3))
         x = frozen[0] if self.all_frozen else frozen
-        for level, (ours, theirs) in enumerate(zip(adapters.seg_adapters, adapters.det_adapters, strict=True)):
+        pairs: Any = zip(adapters.seg_adapters, adapters.det_adapters, strict=True)
+        for level, (ours, theirs) in enumerate(pairs):
             if level and self.all_frozen:
                 x = frozen[level]
             elif level:
@@ -175,7 +176,7 @@ class MVFA(nn.Module):
                 x = self._mixed(x, ours, theirs, seg[-1], det[-1])
         return MVFAOutput(None, seg, det), read, x
 
-    def _mixed(self, x: Tensor, seg: nn.Module, det: nn.Module, h_seg: Tensor, h_det: Tensor) -> Tensor:
+    def _mixed(self, x: Tensor, seg: Any, det: Any, h_seg: Tensor, h_det: Tensor) -> Tensor:
         trunk, of_seg, of_det = self.residual
         mixed = trunk * x
         if of_seg:

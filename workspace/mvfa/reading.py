@@ -96,7 +96,7 @@ class Known:
         with self.reader.autocast():
             output = self.reader.model.adapted(frozen)
 
-        def plain(tokens: Tokens, of=slice(None)) -> Tokens:
+        def plain(tokens: Tokens, of: Any = slice(None)) -> Tokens:
             return Tokens((level[of].to(frozen.dtype) for level in tokens), grid=tokens.grid)
 
         seg, det = plain(output.seg_tokens), plain(output.det_tokens)

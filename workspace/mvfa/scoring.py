@@ -99,7 +99,8 @@ class MemoryBank:
                 f"the tokens have {len(found)} of {found.shape[-1]}"
             )
         images, patches = found.shape[1], found.shape[2] - 1
-        grid = grid_of(self if not hasattr(tokens, "grid") and self._of(patches) else tokens, patches)
+        known: Any = self if not hasattr(tokens, "grid") and self._of(patches) else tokens
+        grid = grid_of(known, patches)
         with torch.autocast(found.device.type, enabled=False):
             far = [
                 1 - self._nearest(rows, level[:, 1:].flatten(0, 1))

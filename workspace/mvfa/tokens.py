@@ -38,12 +38,12 @@ def grid_of(tokens: Sequence[Tensor] | Tensor, patches: int, size: tuple[int, in
     As the tokens say; else those of images of `size` in square patches; else as many rows as columns.
     Raises: ValueError: nothing says it.
     """
-    found = getattr(tokens, "grid", None)
+    found: tuple[int, int] | None = getattr(tokens, "grid", None)
     if found is None and size is not None:
         fits = ((size[0] // patch, size[1] // patch) for patch in range(1, min(size) + 1))
         found = next((grid for grid in fits if math.prod(grid) == patches), None)
     if found is None:
-        found = (math.isqrt(patches),) * 2
+        found = (math.isqrt(patches), math.isqrt(patches))
     if math.prod(found) != patches:
         raise ValueError(
             f"{patches} patches make no square grid, and nothing says their rows and columns: "

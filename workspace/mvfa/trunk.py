@@ -5,9 +5,9 @@ open_clip's own block falls into a slow path where gradients pass through a froz
 
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 
@@ -17,7 +17,7 @@ def image_tower(clip: nn.Module) -> Any:
     Raises: ValueError: the tower is of another kind.
     """
     visual = getattr(clip, "visual", None)
-    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+    if not isinstance(visual, VisionTransformer):
         raise ValueError(
             f"The image tower is a {type(visual).__name__}; MVFA needs a vision transformer of open_clip: ViT-B-16, ..."
         )
@@ -68,8 +68,8 @@ def block(layer: Any, x: Tensor) -> Tensor:
         return layer(x)
     images, tokens, width = x.shape
     mixed = F.linear(layer.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    heads = mixed.view(images, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    seen = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(images, tokens, width)
+    query, key, value = mixed.view(images, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(images, tokens, width)
     x = x + layer.ls_1(attention.out_proj(seen))
     return x + layer.ls_2(layer.mlp(layer.ln_2(x)))
 

@@ -82,7 +82,7 @@ def _compared(grade: Grade) -> list[tuple[str, Score | None, Score | None]]:
     def both(name: str) -> tuple[Score | None, Score | None]:
         return grade.others.get(name.format("image AUROC")), grade.others.get(name.format("pixel AUROC"))
 
-    rows = [("the model", grade.score, grade.others.get("pixel AUROC"))]
+    rows: list[tuple[str, Score | None, Score | None]] = [("the model", grade.score, grade.others.get("pixel AUROC"))]
     draws = {
         name.rpartition(" ")[2]: score
         for name, score in grade.others.items()

@@ -67,7 +67,7 @@ def answered(items: list[dict], root: Path, folder: Path, s, model: Finished, ov
     if s.scale == "test":
         parts = [model.detector.parts(tokens[model.detector.model]) for *_, tokens in batches()]
         model.detector.scale_on(parts, extremes=True)
-        model.detector.thresholds = (Threshold(0.5, 0.25),) * 2  # the paper has none
+        model.detector.thresholds = Threshold(0.5, 0.25), Threshold(0.5, 0.25)  # the paper has none
         failed.clear()
     rows: dict[str, list] = {judge.folder: [["id", "label", *s.labels]] for judge in model.judges}
     for some, cases, tokens in batches():

@@ -224,20 +224,20 @@ def backbone(s: Settings, weights: Path | None, fabric: Fabric, new: Path | None
         depth = len(clip.visual.transformer.resblocks)
         layers = tuple(sorted({max(1, round(_part(level) * depth)) for level in s.levels.split()}))
         torch.manual_seed(s.seed)
-        models = [
-            MVFA(clip, layers, residual=(1 - s.residual, s.residual / 2, s.residual / 2)),
-            MVFA(clip, tuple(sorted({*layers, depth})), residual=(1.0, 0.0, 0.0)),
-        ]
+        adapted = MVFA(clip, layers, residual=(1 - s.residual, s.residual / 2, s.residual / 2))
+        plain = MVFA(clip, tuple(sorted({*layers, depth})), residual=(1.0, 0.0, 0.0))
     except ValueError as error:
         raise Problem(str(error)) from None
-    hash, folders, readers = fingerprint(clip), [known] if known else [], []
-    for model in models:
+    hash, folders = fingerprint(clip), [known] if known else []
+
+    def reader(model: MVFA) -> Reader:
         form = (hash, s.size, s.activation, s.normalize, model.layers if model.all_frozen else model.layers[0])
         cache = FeatureCache(repr(form), folders, new, s.cache_gb)
         if s.compile and fabric.device.type == "cuda":
             model.compiled()
-        readers.append(Reader(model.to(fabric.device), cache, s.normalize, fabric.autocast))
-    return Backbone(clip, hash, *readers, new, folders)
+        return Reader(model.to(fabric.device), cache, s.normalize, fabric.autocast)
+
+    return Backbone(clip, hash, reader(adapted), reader(plain), new, folders)
 
 
 def _part(text: str) -> float:
@@ -311,10 +311,11 @@ def train(
     for name, items in lists.items():
         if {item["label"] for item in items} != set(s.labels):
             raise Problem(f"the {name} list must hold both {' and '.join(s.labels)} images")
-        if s.shuffled:
-            lists[name] = exchanged(items, s)
-    cases = {name: load_all(items, root, s) for name, items in lists.items()}
     marked = {item.get("about") or s.about for item in lists["training"] if item.get("mask")}
+    cases = {name: load_all(items, root, s) for name, items in lists.items()}
+    if s.shuffled:
+        for name in lists:
+            lists[name], cases[name] = exchanged(lists[name], cases[name], s)
     log(f"{len(cases['training'])} training and {len(cases['validation'])} validation images read")
 
     # ---- model

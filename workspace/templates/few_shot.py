@@ -84,12 +84,13 @@ def _lot(item: dict, draw: int) -> bytes:
     return blake2b(f"{draw} {item['id']}".encode(), digest_size=8).digest()
 
 
-def exchanged(items: list[dict], s) -> list[dict]:
+def exchanged(items: list[dict], cases: list[Case], s) -> tuple[list[dict], list[Case]]:
     """The control: every second normal image exchanges label and mask with an abnormal one."""
-    sides = [sorted((i for i in items if i["label"] == label), key=lambda i: _lot(i, s.draw)) for label in s.labels]
-    given = {item["id"]: item for item in items}
-    for normal, abnormal in list(zip(*sides, strict=False))[::2]:
-        taken = ("label", "mask")
-        given[normal["id"]] = normal | {key: abnormal.get(key) for key in taken}
-        given[abnormal["id"]] = abnormal | {key: normal.get(key) for key in taken}
-    return list(given.values())
+    order = sorted(range(len(items)), key=lambda k: _lot(items[k], s.draw))
+    sides = [[k for k in order if items[k]["label"] == label] for label in s.labels]
+    items, cases = list(items), list(cases)
+    for one, other in list(zip(*sides, strict=False))[::2]:
+        labels, masks = (items[one]["label"], items[other]["label"]), (cases[one].mask, cases[other].mask)
+        for k, label, mask in zip((other, one), labels, masks, strict=True):
+            items[k], cases[k] = items[k] | {"label": label}, cases[k]._replace(mask=mask)
+    return items, cases
