@@ -54,7 +54,7 @@ def bench(
         folder of the real data; a dataset that is not in it is judged on its phantom, made in `out/data`.
     Round r runs with seed r. An M3Error of the candidate is a failed round; any other exception ends the benchmark.
     """
-    folders = {task.name: (data or {}).get(task.name) or _phantom(task, out) for task in tasks}
+    folders = {task.name: (data or {}).get(task.name) or phantom(task, out) for task in tasks}
     for number in range(rounds):
         for task in tasks:
             folder = out / task.name / f"round-{number:02d}"
@@ -155,7 +155,8 @@ def _beside(s1: Success) -> str:
     )
 
 
-def _phantom(task: BenchTask, out: Path) -> Path:
+def phantom(task: BenchTask, out: Path) -> Path:
+    """The phantom of a dataset in the benchmark's folder, made where it is not there yet."""
     folder = out / "data" / task.name
     if truth(folder) is None or not folder.is_dir():
         make(task.name, folder)

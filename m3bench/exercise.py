@@ -4,6 +4,7 @@ exercise = make("forge-table-words-000017", home)      # home/<name>/data and ho
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,12 +14,14 @@ from filelock import FileLock
 from m3dspy.m3bench import forge, partition, task
 from m3dspy.m3bench.phantom import stream
 from m3dspy.m3bench.task import Facts
-from m3dspy.signatures.values import DataCard, Fingerprint, Index, Plan, Source, Value
+from m3dspy.signatures.values import DataCard, Fingerprint, Group, Index, Plan, Source, Value
 from m3dspy.workspace import indexing as ix
 from m3dspy.workspace.cards import cards as known_cards
 from m3dspy.workspace.indexes.cases import items, natural, regex_of
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import write_atomic
+
+SHOTS = 4  # of each kind, in every request for anomaly detection
 
 
 class Answers(NamedTuple):
@@ -125,7 +128,7 @@ def _exercise(
 ) -> Exercise:
     part = partition.part_of(name)
     fingerprint = look(folder)
-    plan = _plan(index, facts, fingerprint, card)
+    plan = plan_of(index, facts, fingerprint, card)
     splits = {split: [item.model_dump() for item in index.items(split)] for split in ("training", "validation", "test")}
     caps = facts.caps
     splits = ix.cap(splits, training=caps.training, test=caps.test, balanced=caps.balanced, seed=0)
@@ -156,19 +159,20 @@ def _shown(name: str, part: partition.Part, card: DataCard | None) -> tuple[Data
     return tuple(shown[i] for i in random.permutation(len(shown)))
 
 
-def _plan(index: Index, facts: Facts, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
+def plan_of(index: Index, facts: Facts, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     """The expert's plan: the facts in the words of the fingerprint."""
-    first = index.training[0]
-    images = _group(fingerprint, first.image)
+    anomalies = index.task == "anomaly_detection"
+    images = _most_of(fingerprint, index) if anomalies else _group(fingerprint, index.training[0].image)
     source = facts.source
     if source.kind == "masks":
-        source = Source(kind="masks", path=_group(fingerprint, str(first.label)).pattern)
+        source = Source(kind="masks", path=_group(fingerprint, str(index.training[0].label)).pattern)
     keys = [key for key in fingerprint.patients if facts.patient in (key.where, key.column)]
-    verb = "Tell" if index.task == "classification" else "Mark"
+    marked = [item.mask for item in index.training if item.mask]
+    few = {"masks": _group(fingerprint, marked[0]).pattern if marked else None, "about": index.about, "shots": SHOTS}
     return Plan.model_validate(
         {
             "task": index.task,
-            "goal": f"{verb} {', '.join(index.labels)}{' apart' if verb == 'Tell' else ''}.",
+            "goal": _goal(index),
             "card": card.name if card else None,
             "modality": facts.modality,
             "dims": images.dims,
@@ -179,11 +183,24 @@ def _plan(index: Index, facts: Facts, fingerprint: Fingerprint, card: DataCard |
             "patient": keys[0] if facts.patient else None,
             "caps": facts.caps,
             "sided": facts.sided,
+            **(few if anomalies else {}),
         }
     )
 
 
-def _group(fingerprint: Fingerprint, image: str | Sequence[str]):
+def _goal(index: Index) -> str:
+    labels = ", ".join(index.labels)
+    goals = {"classification": f"Tell {labels} apart.", "segmentation": f"Mark {labels}."}
+    return goals.get(index.task) or f"Find what is abnormal in {index.about}."
+
+
+def _most_of(fingerprint: Fingerprint, index: Index) -> Group:
+    """The group that holds most of the images to learn from and to choose by."""
+    held = Counter(_group(fingerprint, item.image).pattern for item in (*index.training, *index.validation))
+    return max(fingerprint.groups, key=lambda group: held[group.pattern])
+
+
+def _group(fingerprint: Fingerprint, image: str | Sequence[str]) -> Group:
     path = image if isinstance(image, str) else image[0]
     return next(group for group in fingerprint.groups if regex_of(group.pattern).fullmatch(path))
 

@@ -130,6 +130,11 @@ def truth(folder: Path) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and known.get("phantom") is True else None
 
 
+def is_phantom(folder: Path) -> bool:
+    """Whether a folder is a phantom of ours, or holds some."""
+    return any(truth(place) is not None for place in (folder, *(path for path in folder.iterdir() if path.is_dir())))
+
+
 def oracle(folder: Path, index: Index) -> float | None:
     """The best score that the phantom in this folder allows on the test cases; None for real data or if not known."""
     known = truth(folder)

@@ -43,6 +43,13 @@ MaxCalls = Annotated[int | None, typer.Option(help="calls to language models; th
 Minutes = Annotated[float | None, typer.Option(help="wall time from this start on", min=0)]
 Threads = Annotated[int, typer.Option(help="exercises at a time; scripts that train take a core each", min=1)]
 Practice = Annotated[Path, typer.Option(help="exercises, and scripts that were tried; may be shared")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="of a pretrained CLIP, for anomaly detection: a file, or a name of open_clip such as openai (default: the "
+        "backbone is random)"
+    ),
+]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
 Unsafe = Annotated[bool, typer.Option(help="run LM-written code uncontained where there is no sandbox")]
 
@@ -109,6 +116,7 @@ def run(
     budget: Budget = None,
     max_calls: MaxCalls = None,
     seed: Seed = 0,
+    weights: Weights = None,
     runs: Runs = Path("runs"),
     unsafe: Unsafe = False,
     force: Force = False,
@@ -128,6 +136,7 @@ def run(
         trials=trials,
         minutes=_minutes(time),
         seed=seed,
+        weights=_weights(weights),
         budget=budget,
         max_calls=max_calls,
         unsafe=unsafe,
@@ -169,6 +178,7 @@ def predict(
     run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
     images: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
     out: Annotated[Path, typer.Option(help="where the predictions go; must be new or empty")],
+    weights: Weights = None,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -176,7 +186,7 @@ def predict(
     from m3dspy import job
     from m3dspy.workspace.runs import Run
 
-    found = job.predict(Run.open(run, runs), images, out)
+    found = job.predict(Run.open(run, runs), images, out, clip=_weights(weights))
     _say(json, {"out": str(out), **found}, f"{found['cases']} predictions in {out}")
 
 
@@ -290,6 +300,10 @@ def bench(
     lm: Lm = None,
     api_base: ApiBase = None,
     rounds: Annotated[int, typer.Option(help="runs a dataset, each with its own seed", min=1)] = 1,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="anomaly detection on each dataset by what is learnt from the others")
+    ] = False,
+    weights: Weights = None,
     trials: Trials = 4,
     budget: Budget = None,
     max_calls: MaxCalls = None,
@@ -302,6 +316,7 @@ def bench(
 ) -> None:
     """Run M3Bench datasets and count S1 (a valid answer for every case) and S2 (beats floor and shuffled control)."""
     from m3dspy import job
+    from m3dspy import zero_shot as zero_shots
     from m3dspy.m3bench.bench import markdown
     from m3dspy.screen import Screen
     from m3dspy.signatures.values import Request
@@ -312,12 +327,14 @@ def bench(
         **job.asked_of(program, lm, force=force),
         api_base=api_base,
         trials=trials,
+        weights=_weights(weights),
         budget=budget,
         max_calls=max_calls,
         unsafe=unsafe,
     )
     with Screen(quiet=json) as screen:
-        found = job.bench(tasks, how, rounds, out, listen=screen, force=force)
+        run = zero_shots.bench if zero_shot else job.bench
+        found = run(tasks, how, rounds, out, listen=screen, force=force)
     _say(json, found.model_dump(mode="json"), markdown(found))
 
 
@@ -327,7 +344,7 @@ def data_list(json: Json = False) -> None:
     from m3dspy.m3bench import task
 
     rows = [{"name": t.name, "task": t.task, "source": t.source, "licence": t.licence} for t in task.tasks()]
-    _say(json, rows, "\n".join(f"{row['name']:<12}{row['task']:<16}{row['source']}" for row in rows))
+    _say(json, rows, "\n".join(f"{row['name']:<12}{row['task']:<20}{row['source']}" for row in rows))
 
 
 @data.command("make")
@@ -422,3 +439,8 @@ def _minutes(time: str | None) -> float | None:
     if not match or not float(match.group(1)):
         raise UsageError(f"--time is a length of time above 0 such as 90s, 30m or 2h; got {time!r}.")
     return float(match.group(1)) * {"s": 1 / 60, "m": 1, "": 1, "h": 60}[match.group(2)]
+
+
+def _weights(given: str | None) -> str | None:
+    """A file by its full path; a name as it is."""
+    return str(Path(given).resolve()) if given and Path(given).is_file() else given

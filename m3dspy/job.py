@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import dspy
 from dspy.utils.exceptions import DSPyError
 
-from m3dspy.errors import M3Error, Refused, Stopped, UsageError
+from m3dspy.errors import M3Error, Refused, RunFailed, Stopped, UsageError
 from m3dspy.m3bench import task as datasets
 from m3dspy.m3bench.bench import Table
 from m3dspy.m3bench.bench import bench as run_bench
@@ -27,15 +27,16 @@ from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
-from m3dspy.signatures.values import AS_WRITTEN, ROLES, Grade, Index, Item, Outcome, Request, Tuned
-from m3dspy.workspace import execute, training
+from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
+from m3dspy.workspace import execute, training, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_TRAINED = ("model", "predictions", "control", "grade", "outcome")  # in order of commit
+DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
+_TRAINED = ("model", "predictions", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
 
 
 def asked_of(program: str | None, lm: str | None, *, force: bool = False) -> dict[str, Any]:
@@ -60,11 +61,13 @@ def start(request: Request, home: Path, *, force: bool = False) -> Run:
     """A new run for a request; nothing is done yet but to copy its program.
 
     Args:   force: use the program whatever speaks against it.
-    Raises: UsageError: the dataset folder, the program or a language model is not there.  DataError: the program is not
-            to be used here.
+    Raises: UsageError: the dataset folder, the program, the weights or a language model is not there.  DataError: the
+            program is not to be used here.
     """
     if not Path(request.data).is_dir():
         raise UsageError(f"There is no folder {request.data}. Give the dataset folder with --data.")
+    if request.weights:
+        weights.check(request.weights)
     distinct(_lms(request).values(), Ledger(), request.api_base)
     program = artifact.load(request.program, force=force).folder if request.program else None
     run = Run.create(request, home)
@@ -113,15 +116,16 @@ def more_trials(run: Run, trials: int, minutes: float | None) -> None:
         (run.folder / "report.md").unlink(missing_ok=True)
         if after.settings != before.settings:
             run.drop(*reversed(_TRAINED))
-            for name in ("final", "control"):
+            for name in ("final", "control", "untuned", *(f"draw-{draw}" for draw in DRAWS)):
                 run.attempt(name)
         else:
             run.drop("outcome")
 
 
-def predict(run: Run, images: Path, out: Path) -> dict[str, Any]:
+def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> dict[str, Any]:
     """Apply a finished run's model to an image or a folder of images; predictions appear in `out`, named by case.
 
+    Args:   clip: weights of the backbone, in place of those that the run was given.
     Raises: UsageError: nothing to read, or `out` is not empty.  RunFailed: a case was not answered; the others are.
     """
     if (outcome := run.load("outcome", Outcome)).status != "done":
@@ -135,8 +139,10 @@ def predict(run: Run, images: Path, out: Path) -> dict[str, Any]:
     found = from_images(root, slices=slices)
     items = [Item.model_validate(item) for item in found if images.is_dir() or item["image"] == images.name]
     request, script = run.load("request", Request), run.load("script", Script)
+    if clip:
+        weights.check(clip)
     with _told(run):
-        training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe)
+        training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe, weights=clip)
     return {"cases": len(items), "ids": [item.id for item in items]}
 
 
@@ -153,14 +159,21 @@ def bench(
     tasks = [datasets.find(name) for name in names] if names else datasets.tasks()
 
     def candidate(task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
-        begun = sorted(folder.glob("*/request.json"))
         asked = request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
-        run = Run(begun[-1].parent) if begun else start(asked, folder, force=force)
-        run.listen = listen
-        listen({"kind": "warning", "text": f"{task.name}, round {seed}: {run.folder}"})
-        return carry_on(run)
+        return carry_on(taken_up(asked, folder, listen, f"{task.name}, round {seed}", force=force))
 
     return run_bench(candidate, tasks, rounds, out)
+
+
+def taken_up(
+    request: Request, folder: Path, listen: Callable[[dict[str, Any]], None], title: str, *, force: bool
+) -> Run:
+    """The run of a benchmark's round: the last one begun in its folder, else a new one."""
+    begun = sorted(folder.glob("*/request.json"))
+    run = Run(begun[-1].parent) if begun else start(request, folder, force=force)
+    run.listen = listen
+    listen({"kind": "warning", "text": f"{title}: {run.folder}"})
+    return run
 
 
 def demo_request(home: Path, trials: int) -> Request:
@@ -240,6 +253,34 @@ def _train(run: Run, request: Request) -> None:
             shuffled = {**settings, "shuffled": True}
             training.fit(run, "control", shuffled, resume=True, trusted=trusted, unsafe=unsafe)
             _adopt(run, "control", {"": "control"})
+    for attempt, name, changed in _beside(run):
+        if not run.has(name):
+            with run.stage(attempt), _forgiven(run, attempt):
+                training.fit(run, attempt, changed, resume=True, trusted=trusted, unsafe=unsafe)
+                _adopt(run, attempt, {"predictions": name})
+    shutil.rmtree(run.folder / training.CACHE, ignore_errors=True)
+
+
+def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
+    """Further trainings of an anomaly detection, as (attempt, where its predictions go, settings).
+
+    The settings that tuning began with, where it found others; and other draws of the few shots.
+    """
+    if run.load("index", Index).task != "anomaly_detection":
+        return []
+    tuned, few = run.load("tuned", Tuned), run.load("design", Design).shots
+    found = [("untuned", "untuned", {})] if tuned.trials and tuned.settings != tuned.trials[0].settings else []
+    draws = DRAWS if few else ()
+    return found + [(f"draw-{draw}", f"draws/{draw}", {**tuned.settings, "draw": draw}) for draw in draws]
+
+
+@contextmanager
+def _forgiven(run: Run, attempt: str) -> Iterator[None]:
+    """A training that is only compared with costs the run nothing if it fails; the report says what is missing."""
+    try:
+        yield
+    except RunFailed as failure:
+        run.event("warning", text=f"{attempt}: {failure}")
 
 
 def _adopt(run: Run, attempt: str, parts: dict[str, str]) -> None:
@@ -253,7 +294,7 @@ def _adopt(run: Run, attempt: str, parts: dict[str, str]) -> None:
 def _grade(run: Run, request: Request) -> Grade:
     if not run.has("grade"):
         with run.stage("grade"):
-            index, root = run.load("index", Index), Path(request.data)
+            index, root, beside = run.load("index", Index), Path(request.data), _beside(run)
             found = grade(
                 index,
                 root,
@@ -261,6 +302,8 @@ def _grade(run: Run, request: Request) -> Grade:
                 checkpoint=run.folder / "model" / "model.safetensors",
                 control=run.folder / "control" / "predictions",
                 oracle=datasets.oracle(root, index),
+                draws=[run.folder / name for _, name, _ in beside if name.startswith("draws/")],
+                untuned=next((run.folder / name for _, name, _ in beside if name == "untuned"), None),
                 seed=request.seed,
             )
             run.commit("grade", found)
@@ -284,7 +327,7 @@ def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Gra
         dollars=ledger.dollars,
         program=artifact.read_manifest(run.folder / "program").title if run.has("program") else AS_WRITTEN,
         contained=execute.probe().level != "none",
-        phantom=datasets.truth(Path(run.load("request", Request).data)) is not None,
+        phantom=datasets.is_phantom(Path(run.load("request", Request).data)),
     )
 
 

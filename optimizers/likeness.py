@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from m3dspy.m3bench.exercise import Exercise
@@ -48,6 +48,18 @@ def of_plan(plan: Plan, known: Plan, index: Index) -> list[Facet]:
         ),
         same("caps", plan.caps, known.caps),
         same("sided", plan.sided, known.sided),
+        *(_few(plan, known, same) if known.task == "anomaly_detection" else []),
+    ]
+
+
+def _few(plan: Plan, known: Plan, same: Callable[[str, object, object], Facet]) -> list[Facet]:
+    """What only the plan of an anomaly detection says; the subject may be put in more or fewer words."""
+    mine, theirs = (set(re.findall(r"[a-z]+", subject.lower())) for subject in (plan.about, known.about))
+    agree = bool(mine) and (mine <= theirs or theirs <= mine)
+    return [
+        same("masks", plan.masks, known.masks),
+        Facet("about", float(agree), f"about: the plan has {plan.about!r}, an expert {known.about!r}."),
+        same("shots", plan.shots, known.shots),
     ]
 
 
@@ -88,6 +100,7 @@ def of_design(design: Design, exercise: Exercise) -> list[Facet]:
     units = ", ".join(group.units) or "unknown"
     hounsfield = plan.modality == "CT" and set(group.units) == {"HU"}
     shape = group.shape.most
+    channels = 3 if plan.task == "anomaly_detection" else group.channels
     fits = all(size <= 2 * math.ceil(voxels) or size <= 32 for size, voxels in zip(design.size, shape, strict=False))
     return [
         Facet(
@@ -95,7 +108,7 @@ def of_design(design: Design, exercise: Exercise) -> list[Facet]:
             float(design.intensity != "window" or hounsfield),
             f"intensity: a fixed window is for CT in HU only; these are {plan.modality} with units {units}.",
         ),
-        Facet("channels", float(design.channels == group.channels), f"channels: the images have {group.channels}."),
+        Facet("channels", float(design.channels == channels), f"channels: the network is to see {channels}."),
         Facet("dims", float(design.dims == group.dims), f"dims: the images are {group.dims}D."),
         Facet("size", float(fits), f"size: {_told(design.size)} is far larger than the images, {_told(shape)}."),
         Facet("lr", float(1e-5 <= design.lr <= 5e-2), f"lr: {design.lr:g} will not train."),

@@ -13,12 +13,13 @@ from m3dspy.programs.model_trainer import ModelTrainer
 from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import OnRepair, Role, SentBack
 from m3dspy.programs.task_manager import TaskManager
-from m3dspy.signatures.values import DataCard, Design, Fingerprint, Index, Plan, Request, Value
+from m3dspy.signatures.values import Catalogue, DataCard, Design, Fingerprint, Index, Plan, Request, Value
 from m3dspy.workspace import training
 from m3dspy.workspace.cards import cards
 from m3dspy.workspace.emit import catalogue, emit
 from m3dspy.workspace.preparing import prepare
 from m3dspy.workspace.runs import Run, write_atomic
+from m3dspy.workspace.weights import fitting
 
 MAX_BACKS = 2
 STAGES = ("plan", "index", "design", "script")
@@ -104,7 +105,7 @@ class Builder(dspy.Module):
             plan=plan,
             index=run.load("index", Index),
             fingerprint=run.load("fingerprint", Fingerprint),
-            catalogue=catalogue(plan.task),
+            catalogue=_offered(run, plan),
             complaint=complaint,
             on_repair=_booked(run),
         )
@@ -121,6 +122,22 @@ class Builder(dspy.Module):
 
         answer = self.model_trainer(design=design, script=emitted, smoke=smoke, on_repair=_booked(run))
         run.commit("script", Script(trusted=not answer.mended))
+
+
+def _offered(run: Run, plan: Plan) -> Catalogue:
+    """What may be chosen for this plan: of networks that read a pretrained backbone, those that the weights are of."""
+    weights, offered = run.load("request", Request).weights, catalogue(plan.task)
+    if plan.task != "anomaly_detection":
+        if weights:
+            run.event("warning", text=f"The weights {weights} are not used: nothing in a {plan.task} reads them.")
+        return offered
+    if weights is None:
+        run.event(
+            "warning",
+            text="The backbone is random: its features know nothing of images. Give a pretrained CLIP with --weights.",
+        )
+        return offered
+    return offered.model_copy(update={"networks": fitting(weights, offered.networks)})
 
 
 def _booked(run: Run) -> OnRepair:

@@ -33,6 +33,10 @@ class ModuleArchitect(Role):
 
         def act(answer: dspy.Prediction) -> Design:
             problems = check_design(answer.design, index)
+            if answer.design.network not in (offered := [network.name for network in catalogue.networks]):
+                problems.append(f"The network must be one of: {', '.join(offered)}.")
+            if answer.design.shots != plan.shots:
+                problems.append(f"The plan says shots {plan.shots}, the design {answer.design.shots}.")
             left_right = 0 if plan.dims == 3 else 1
             if plan.sided and left_right in answer.design.flips:
                 problems.append(f"The labels tell left from right, so axis {left_right} must not be mirrored.")

@@ -65,6 +65,15 @@ def check_plan(plan: Plan, fingerprint: Fingerprint, cards: list[DataCard]) -> l
     if plan.task == "classification" and len(plan.labels) < 2:
         problems.append(f"A classification needs two classes at least; the plan has {', '.join(plan.labels)}.")
     source = plan.source
+    if plan.task == "anomaly_detection":
+        if source.kind != "folder" or len(plan.label_values) != len(plan.labels):
+            problems.append(
+                "An anomaly detection reads class folders; label_values are the normal and the abnormal one."
+            )
+        if plan.dims != 2:
+            problems.append("Anomalies can be found in 2D images only.")
+        if plan.masks is not None and plan.masks not in groups:
+            problems.append(f"No mask group has the pattern {plan.masks!r}; known: {', '.join(groups)}.{_AS_IT_STANDS}")
     if plan.task == "segmentation":
         if source.kind not in ("masks", "json"):
             problems.append(f"A segmentation reads masks; the plan reads a {source.kind}.")

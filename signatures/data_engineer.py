@@ -32,6 +32,8 @@ class WritePrepare(dspy.Signature):
     - Take every label from the data as the plan says, drop what the plan does not name.
     - Split by patient, never by image. If nothing names the patient, call `ix.group_lookalikes` first.
     - Obey the plan's caps after splitting.
+    - For an anomaly_detection use `ix.from_anomalies`: patterns for the plan's folders and for the same folders below
+      an official test folder, which is `test`; `validation=0.5` in split(); the plan's `about` in write_index().
     """
 
     plan: Plan = dspy.InputField(desc="the task, the labels, where they stand, the patient key, the caps")

@@ -16,6 +16,9 @@ class DesignTraining(dspy.Signature):
     - Mirror an axis only if no label tells its two sides apart. Axis 0 is left-right in 3D; in a 2D image axis 1 is.
     - The small network unless there are thousands of cases, or the request asks for accuracy before speed.
     - Few cases need more epochs, stronger augmentation and more weight decay than many.
+    - An anomaly_detection: `shots` as in the plan, 3 channels, size 240 x 240, intensity unit for 8-bit pictures, else
+      window or percentile; about 20 epochs, batch 8, learning rate 1e-3. The preset `paper` only where the request asks
+      to reproduce the paper, with its own loss, batch 1 and 50 epochs.
     - `space` names a few settings that matter (learning rate first), in ranges around the values you chose.
     """
 

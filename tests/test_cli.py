@@ -1,6 +1,7 @@
 """The command line: bad input is one line and an exit status; the whole job runs, resumes and predicts."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from PIL import Image
 from rules_server import serve
 
 from m3dspy.m3bench import task
+from m3dspy.workspace.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 KIDNEY = "tell kidney cysts, stones, tumours and normal kidneys apart on CT"
+FEW = "few-shot anomaly detection on liver CT, 4 normal and 4 abnormal"
 LUNGS = "segment both lungs and the COVID-19 infection on chest CT"
 
 
@@ -104,6 +107,18 @@ def test_an_unknown_run_is_answered_with_where_it_looked(m3dspy):
 def test_an_error_comes_as_json_too(m3dspy):
     status, out, _ = m3dspy("run", "tell a from b", "--data", "nowhere", "--json")
     assert json.loads(out)["exit"] == status == 2
+
+
+def test_weights_that_are_neither_file_nor_name_are_refused_before_a_run_is_made(m3dspy, tmp_path):
+    pictures(tmp_path / "d", ["good/1.png", "Ungood/1.png"])
+    status, _, err = m3dspy("run", FEW, "--data", "d", "--weights", "clip.pt")
+    assert (status, "There are no weights 'clip.pt'. Give the file of a CLIP" in one_line(err)) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_zero_shot_is_answered_with_what_it_is_for(m3dspy):
+    status, _, err = m3dspy("bench", "--zero-shot", "--tasks", "ADNI")
+    assert (status, "ADNI is not for anomaly detection" in one_line(err)) == (2, True)
 
 
 def test_a_budget_of_calls_ends_a_run_that_can_be_resumed(m3dspy, tmp_path):
@@ -238,3 +253,24 @@ def test_a_finished_run_is_not_done_again(finished, m3dspy):
     assert status == 0
     assert json.loads(out)["grade"] == outcome["grade"]
     assert (Path(outcome["folder"]) / "events.jsonl").read_bytes() == before
+
+
+# ---------------------------------------------------------------------------------------------------- anomalies
+@pytest.mark.slow
+def test_few_shots_go_from_request_to_report(m3dspy, tmp_path):
+    task.make("Liver", tmp_path / "liver", size=task.find("Liver").smallest)
+    status, out, _ = m3dspy("run", f"{FEW}, as a quick try", "--data", "liver", "--trials", 0, "--json")
+    outcome = json.loads(out)
+    assert (status, outcome["status"], outcome["grade"]["s1"], outcome["phantom"]) == (0, "done", True, True)
+    run = Path(outcome["folder"])
+    warnings = [event.get("text", "") for event in Run(run).events() if event["kind"] == "warning"]
+    assert any(text.startswith("The backbone is random") for text in warnings)
+    for name in ("predictions", "control/predictions", "draws/1", "draws/2"):
+        assert (run / name / "predictions.csv").is_file(), name
+    assert len(list((run / "predictions").glob("*.png"))) == outcome["grade"]["cases"]
+    assert "pixel AUROC" in outcome["grade"]["others"]
+    assert not (run / "cache").exists()
+    shutil.copytree(tmp_path / "liver" / "test" / "Ungood" / "img", tmp_path / "new")
+    status, out, _ = m3dspy("predict", run, "new", "--out", "answers", "--json")
+    assert (status, json.loads(out)["cases"]) == (0, len(list((tmp_path / "new").iterdir())))
+    assert (tmp_path / "answers" / "predictions.csv").is_file()

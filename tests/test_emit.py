@@ -26,6 +26,18 @@ def segmenter(**more) -> Design:
     return Design(**(chosen | {"loss": "dice_ce", "lr": 3e-3, "batch": 2, "epochs": 1} | more))
 
 
+def detector(**more) -> Design:
+    chosen = {"template": "detect", "network": "clip_vit_b16", "dims": 2, "channels": 3, "size": (64, 64)}
+    chosen |= {"intensity": "unit", "loss": "log-odds", "shots": 2}
+    return Design(**(chosen | {"lr": 2e-3, "batch": 4, "epochs": 1} | more))
+
+
+def livers(normal=2, abnormal=2) -> Index:
+    kinds = ["normal"] * normal + ["abnormal"] * abnormal
+    items = tuple(Item(id=f"c{i}", patient=f"p{i}", image=f"{i}.png", label=kind) for i, kind in enumerate(kinds))
+    return Index(task="anomaly_detection", labels=("normal", "abnormal"), about="liver CT", training=items)
+
+
 def test_the_catalogue_is_read_without_importing_torch():
     code = "import sys; from m3dspy.workspace.emit import catalogue; catalogue(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -38,11 +50,16 @@ def test_the_catalogue_offers_a_small_and_a_strong_network_for_every_task_and_di
         for dims in (2, 3):
             assert {entry.size for entry in found.networks if dims in entry.dims} == {"small", "strong"}
         assert all(entry.about for entry in (*found.templates, *found.networks))
+    found = emit.catalogue("anomaly_detection")
+    assert found.templates[0].presets[:2] == ("default", "paper")
+    assert {entry.size for entry in found.networks} == {"small", "strong"}
+    assert {entry.dims for entry in found.networks} == {(2,)}
 
 
 def test_only_settings_that_may_be_tuned_are_offered_with_their_defaults():
     settings = emit.templates()["classify"].settings
     assert settings["dropout"] == "0.3"
+    assert not {"about", "shots", "draw", "scale"} & set(emit.templates()["detect"].settings)
     assert not {"labels", "size", "spacing", "seed", "shuffled", "network", "precision"} & set(settings)
 
 
@@ -50,6 +67,8 @@ def test_a_good_design_has_no_problems():
     knobs = {"lr": Knob(low=1e-4, high=1e-2, log=True), "width": Knob(low=4, high=16, whole=True)}
     assert emit.check_design(classifier(space=knobs | {"loss": Knob(choices=("ce", "focal"))}), HEADS) == []
     assert emit.check_design(segmenter(), CHESTS) == []
+    assert emit.check_design(detector(space={"residual": Knob(choices=(0.0, 0.2))}), livers()) == []
+    assert emit.check_design(detector(preset="paper", space={"residual": Knob(low=0.1, high=0.4)}), livers()) == []
 
 
 @pytest.mark.parametrize(
@@ -71,6 +90,17 @@ def test_a_good_design_has_no_problems():
         (classifier(intensity="window", window=(300, -100)), HEADS, "window 300 to -100: the first must be below"),
         (classifier(), Index(task="classification", labels=("AD",)), "needs two labels or more, the index has AD"),
         (segmenter(), CHESTS.model_copy(update={"values": (1,)}), "2 labels and 1 mask values"),
+        (detector(shots=None), livers(), "shots is missing"),
+        (
+            detector(shots=16),
+            livers(16, 8),
+            "16 shots were asked of each kind; training holds 8 abnormal: lower shots",
+        ),
+        (detector(intensity="zscore"), livers(), "intensity zscore: CLIP expects 0..1"),
+        (detector(channels=1), livers(), "channels 1: CLIP sees three"),
+        (detector(preset="papre"), livers(), "No preset of template detect is called 'papre'. Did you mean 'paper'?"),
+        (classifier(shots=4), HEADS, "shots is for anomaly_detection only"),
+        (classifier(intensity="unit"), HEADS, "intensity unit is for anomaly_detection only"),
     ],
 )
 def test_every_problem_of_a_design_is_one_line(design, index, words):
@@ -140,6 +170,18 @@ def test_the_network_and_the_readers_are_copied_word_for_word(tmp_path):
         assert (folder / name).read_bytes() == (emit.TEMPLATES / name).read_bytes()
     readers = sorted(path.name for path in emit.SOURCES.glob("*.py"))
     assert sorted(path.name for path in (folder / "sources").iterdir()) == readers
+
+
+def test_a_preset_gives_what_the_design_leaves_open_and_the_package_comes_along(tmp_path):
+    folder = emit.emit(detector(preset="paper", lr=3e-3), livers(), tmp_path)
+    text = (folder / "train.py").read_text()
+    settings = text[text.index("SETTINGS = Settings(") : text.index("SPACE = ")]
+    for line in ('activation="gelu"', "residual=0.2", "lr=0.003", "batch=4", 'about="liver CT"', "shots=2"):
+        assert f"    {line},\n" in settings
+    package = sorted(path.name for path in (emit.HERE / "mvfa").glob("*.py"))
+    assert sorted(path.name for path in (folder / "mvfa").iterdir()) == package
+    emit.emit(classifier(), HEADS, tmp_path / "other")
+    assert not (tmp_path / "other" / "mvfa").exists()
 
 
 def test_a_folder_without_a_script_has_no_diff(tmp_path):

@@ -63,6 +63,17 @@ def test_a_plan_is_told_each_respect_in_which_it_is_wrong(workshop, usable):
     assert "sided: the plan has" in verdict.feedback
 
 
+def test_the_subject_of_anomalies_may_be_put_in_other_words_but_shots_and_masks_are_exact(workshop):
+    exercise = workshop.exercise("Liver")
+    plan = exercise.plan
+    assert judge("task_manager", exercise, done(plan), workshop).score == pytest.approx(1)
+    wrong = plan.model_copy(update={"about": "slices of liver CT", "shots": 16, "masks": None})
+    facets = likeness.of_plan(wrong, plan, exercise.index)
+    assert {facet.name for facet in facets if facet.share < 1} == {"shots", "masks"}
+    other = likeness.of_plan(plan.model_copy(update={"about": "brain MR"}), plan, exercise.index)
+    assert share(other, "about") == 0
+
+
 def test_a_name_that_stands_for_another_label_is_wrong_and_a_longer_word_for_the_same_is_not(usable):
     plan = next(exercise.plan for exercise in usable if exercise.plan.task == "classification")
     values = plan.label_values or plan.labels

@@ -3,17 +3,19 @@
 import dspy
 import pytest
 from dspy.utils import DummyLM
-from test_rules import ADNI, CT, FOLDERS, plan_for
+from test_rules import ADNI, CT, FEW, FOLDERS, LIVERS, MVFA, anomaly_design, plan_for
 
 from m3dspy.errors import DataError, LMFailed, Refused, RunFailed
 from m3dspy.programs.data_engineer import DataEngineer
 from m3dspy.programs.model_trainer import ModelTrainer, check_script
+from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import SentBack
 from m3dspy.programs.task_manager import TaskManager, check_plan
-from m3dspy.signatures.values import Design, Index
+from m3dspy.signatures.values import Design, Index, Item
 from m3dspy.workspace.emit import TEMPLATES, templates
 
 GOOD = plan_for("tell AD from CN", ADNI).plan
+FEW_SHOTS = plan_for(FEW, LIVERS).plan
 NO_COLUMN = GOOD.model_copy(update={"source": GOOD.source.model_copy(update={"column": "Diagnosis"})})
 HERE = {"blame": "here", "advice": "Use column Group."}
 SCRIPT = "class Settings: ...\nSETTINGS = Settings()\nSPACE = {}\ndef train(): ...\ndef predict(): ...\n"
@@ -86,6 +88,9 @@ def test_a_refusal_is_an_end_and_no_reason_to_repair():
         (GOOD.model_copy(update={"card": "OASIS"}), ADNI, "No card is called 'OASIS'"),
         (plan_for("tell cysts from stones", FOLDERS).plan, ADNI, "no class folders below"),
         (plan_for("mark the left lung", CT).plan.model_copy(update={"label_values": ()}), CT, "voxel value"),
+        (FEW_SHOTS.model_copy(update={"masks": "masks/*.png"}), LIVERS, "No mask group has the pattern 'masks/*.png'"),
+        (FEW_SHOTS.model_copy(update={"label_values": ()}), LIVERS, "label_values are the normal and the abnormal one"),
+        (FEW_SHOTS.model_copy(update={"dims": 3}), LIVERS, "Anomalies can be found in 2D images only."),
     ],
 )
 def test_a_plan_is_held_against_the_folder(plan, fingerprint, words):
@@ -94,6 +99,20 @@ def test_a_plan_is_held_against_the_folder(plan, fingerprint, words):
 
 def test_a_good_plan_passes_the_check():
     assert check_plan(GOOD, ADNI, []) == []
+
+
+def test_a_design_keeps_to_the_shots_of_the_plan_and_to_the_networks_offered():
+    design = anomaly_design(FEW)
+    items = [Item(id=f"{label}{n}", patient=f"{n}", image=f"{label}{n}.png", label=label)
+             for label in FEW_SHOTS.labels for n in range(8)]  # fmt: skip
+    index = Index(task="anomaly_detection", labels=FEW_SHOTS.labels, about="liver CT", training=tuple(items))
+    small = design.model_copy(update={"shots": 4, "network": "clip_vit_b16", "space": {}})
+    answers = [{"design": small}, HERE, {"design": small}]
+    with (
+        dspy.context(lm=scripted(*answers), adapter=dspy.ChatAdapter()),
+        pytest.raises(DataError, match=r"must be one of: clip_b, clip_l.*The plan says shots 8, the design 4"),
+    ):
+        ModuleArchitect()(request=FEW, plan=FEW_SHOTS, index=index, fingerprint=LIVERS, catalogue=MVFA)
 
 
 NO_LOOK = {"next_thought": "Enough.", "next_tool_name": "finish", "next_tool_args": "{}"}

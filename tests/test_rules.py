@@ -66,6 +66,63 @@ FOLDERS = Fingerprint(
     groups=(SLICES,),
     class_folders=(ClassFolders(parent="", classes={"cyst": 20, "stone": 20}),),
 )
+SQUARE = Spread(least=(192, 192), median=(192, 192), most=(192, 192))
+POOL, TEST = (
+    Group(
+        pattern=f"{part}/*/img/#_###.png",
+        folder=part,
+        format="raster",
+        count=40,
+        dims=2,
+        shape=SQUARE,
+        units={"8-bit": 9},
+    )
+    for part in ("valid", "test")
+)
+MARKS = tuple(
+    Group(
+        pattern=f"{part}/*/label/#_###.png",
+        folder=part,
+        format="raster",
+        count=20,
+        dims=2,
+        shape=SQUARE,
+        values=(0, 255),
+    )
+    for part in ("valid", "test")
+)
+LIVERS = Fingerprint(
+    files=120,
+    megabytes=1,
+    formats={".png": 120},
+    groups=(TEST, POOL, *MARKS),
+    pairs=tuple(
+        Pair(image=images.pattern, mask=masks.pattern, matched=20, values={"0": 20, "255": 20})
+        for images, masks in zip((POOL, TEST), MARKS, strict=True)
+    ),
+    class_folders=(
+        ClassFolders(parent="test", classes={"good": 20, "Ungood": 20}, levels=1),
+        ClassFolders(parent="valid", classes={"Ungood": 20, "good": 20}, levels=1),
+    ),
+    patients=(PatientKey(where="file name", part=r"^(\d+)_", patients=9, images=40),),
+)
+FEW = "few-shot anomaly detection on liver CT, 8 normal and 8 abnormal"
+MVFA = Catalogue(
+    templates=(
+        TemplateEntry(
+            name="detect",
+            task="anomaly_detection",
+            about="",
+            losses=("log-odds", "probability"),
+            settings={"lr": "1e-3", "residual": "0.0", "fusion": "0.5"},
+            presets=("default", "paper"),
+        ),
+    ),
+    networks=(
+        NetworkEntry(name="clip_b", task="anomaly_detection", dims=(2,), size="small", about=""),
+        NetworkEntry(name="clip_l", task="anomaly_detection", dims=(2,), size="strong", about=""),
+    ),
+)
 ADAPTERS = {
     "chat": lambda lm: dspy.ChatAdapter(),
     "json": lambda lm: dspy.JSONAdapter(),
@@ -215,3 +272,103 @@ def test_a_large_scan_is_made_coarser_along_its_finest_axes():
     assert x == pytest.approx(y, rel=0.06)
     assert 2 < x < z == 3
     assert 512 * 0.8 / x * 512 * 0.8 / y * 130 * 3 / z < 4.1e6
+
+
+# ---------------------------------------------------------------------------------------------------- anomalies
+def anomaly_design(request, complaint=""):
+    plan = plan_for(request, LIVERS).plan
+    counted = IndexSummary(
+        task="anomaly_detection", labels=plan.labels, cases={"training": 20, "validation": 20, "test": 40}, patients={}
+    )
+    how = {"index": counted, "fingerprint": LIVERS, "catalogue": MVFA, "complaint": complaint}
+    return ask(DesignTraining, request=request, plan=plan, **how).design
+
+
+def test_few_shots_come_from_the_pool_and_never_from_the_official_test_cases():
+    plan = plan_for(FEW, LIVERS).plan
+    assert (plan.task, plan.labels, plan.label_values) == (
+        "anomaly_detection",
+        ("normal", "abnormal"),
+        ("good", "Ungood"),
+    )
+    assert (plan.source.kind, plan.source.path, plan.images) == ("folder", "valid", POOL.pattern)
+    assert (plan.masks, plan.about, plan.shots) == (MARKS[0].pattern, "liver CT", 8)
+    assert plan.patient == LIVERS.patients[0]
+
+
+def test_the_index_of_anomalies_is_gathered_by_the_folders_of_the_plan_and_of_the_official_test():
+    plan = plan_for(FEW, LIVERS).plan
+    inputs = {"plan": plan, "card": "", "fingerprint": LIVERS, "notes": "", "manual": "", "complaint": ""}
+    code = ask(WritePrepare, **inputs).prepare.code
+    assert "normal=['valid/good/**/*.png', 'test/good/**/*.png']" in code
+    assert "masks=['valid/*/label/#_###.png', 'test/*/label/#_###.png']" in code
+    assert "test='test/**'" in code
+    assert "ix.split(items, seed=0, validation=0.5)" in code
+    assert "about='liver CT'" in code
+    alone = LIVERS.model_copy(update={"class_folders": LIVERS.class_folders[1:]})
+    code = ask(WritePrepare, **inputs | {"fingerprint": alone}).prepare.code
+    assert "test='" not in code
+    assert "validation=0.3, test=0.4" in code
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        (("NORMAL", "abnormal"), ("NORMAL", "abnormal")),
+        (("NG", "OK"), ("OK", "NG")),
+        (("Healthy", "Tumor"), ("Healthy", "Tumor")),
+        (("normal_lung", "opaque_lung"), ("normal_lung", "opaque_lung")),
+        (("normal", "stone", "cyst"), ("normal", "stone")),
+    ],
+)
+def test_the_normal_folder_is_told_by_its_name(classes, names):
+    folders = ClassFolders(parent="valid", classes=dict.fromkeys(classes, 20))
+    plan = plan_for("few-shot detection of kidney stones", LIVERS.model_copy(update={"class_folders": (folders,)})).plan
+    assert plan.label_values == names
+    assert plan.shots == 4
+
+
+@pytest.mark.parametrize(
+    ("request_text", "fingerprint", "reason"),
+    [
+        ("few-shot anomaly detection", CT, "there is no abnormal support"),
+        ("few-shot anomaly detection", FOLDERS, "there is no abnormal support"),
+        ("zero-shot anomaly detection on liver CT", LIVERS, "use `m3dspy bench --zero-shot`"),
+        (FEW.replace("liver", "brain"), LIVERS.model_copy(update={"documents": (Document(path="a.md", text="Liver"),)}),
+         "The request is about brain, but this folder is about abdomen"),
+    ],
+)  # fmt: skip
+def test_anomalies_that_cannot_be_learnt_here_are_refused_in_one_line(request_text, fingerprint, reason):
+    answer = plan_for(request_text, fingerprint)
+    assert answer.plan is None
+    assert reason in answer.refusal
+    assert "\n" not in answer.refusal
+
+
+def test_what_a_card_says_of_the_images_goes_before_the_request():
+    card = DataCard(name="Liver", text="Slices in `good` and `Ungood` of `valid`. About: `CT of a liver`.")
+    assert plan_for(FEW, LIVERS, [card]).plan.about == "CT of a liver"
+
+
+@pytest.mark.parametrize(
+    ("request_text", "name"),
+    [(FEW, "Liver"), ("few-shot anomaly detection on brain MR", "Brain"), ("few-shot anomaly detection", None)],
+)
+def test_of_cards_with_one_layout_that_of_the_subject_is_used_and_none_where_none_is_told(request_text, name):
+    layout = "{} in `good` and `Ungood` of `valid` and `test`, masks in `label`. About: `{}`."
+    texts = {"Brain": ("MR of the brain", "brain MR"), "Liver": ("CT of the liver", "liver CT")}
+    cards = [DataCard(name=card, text=layout.format(*text)) for card, text in texts.items()]
+    assert plan_for(request_text, LIVERS, cards).plan.card == name
+
+
+def test_anomalies_are_learnt_by_our_settings_unless_the_paper_is_to_be_reproduced():
+    ours = anomaly_design(FEW)
+    assert (ours.preset, ours.network, ours.shots, ours.channels, ours.size) == ("default", "clip_b", 8, 3, (240, 240))
+    assert (ours.intensity, ours.loss, ours.flips) == ("unit", "log-odds", (1,))
+    assert set(ours.space) == {"lr", "fusion"}  # of the settings that the template has; residual costs hours on a CPU
+    best = anomaly_design(f"{FEW}, as accurate as possible")
+    assert best.network == "clip_l"
+    assert "residual" in best.space
+    paper = anomaly_design(f"{FEW}, as in the paper")
+    assert (paper.preset, paper.loss, paper.batch, paper.epochs, paper.space) == ("paper", "probability", 1, 50, {})
+    assert anomaly_design(FEW, complaint="CUDA out of memory").batch == 1

@@ -318,3 +318,66 @@ def test_predictions_of_new_images_appear_in_the_folder_asked_for(tmp_path):
     items = [Item(id="a", patient="a", image="a.txt")]
     training.predict(run, items, tmp_path / "data", tmp_path / "answers", trusted=True, unsafe=False)
     assert (tmp_path / "answers" / "predictions.csv").read_text() == "this is a.txt"
+
+
+# ------------------------------------------------------------------------------------------------ a pretrained backbone
+LEAVES_FEATURES = """
+import os, sys
+from pathlib import Path
+words = dict(zip(sys.argv, sys.argv[1:]))
+print("given:", *(path.name[0] for path in sorted(Path(words["--cache"]).iterdir())) if "--cache" in words else "")
+cache = Path(words["--out"], "cache")
+cache.mkdir()
+for name in ("a" * 32 + ".npy", "b" * 32 + ".txt", "../stray"):
+    (cache / name).write_text(name)
+os.symlink("/etc/hostname", cache / ("c" * 32 + ".npy"))
+os.link(cache.parent / "stray", cache / ("d" * 32 + ".npy"))
+"""
+SHOWS_WEIGHTS = """
+import sys
+from pathlib import Path
+words = dict(zip(sys.argv, sys.argv[1:]))
+path = Path(words["--weights"]) if "--weights" in words else None
+print("weights:", path and (path.suffix, path.read_text()))
+"""
+
+
+def with_backbone(folder, script):
+    run = make_run(folder)
+    (run.folder / "code" / "mvfa").mkdir()
+    (run.folder / "code" / "train.py").write_text(script)
+    return run
+
+
+def test_what_an_attempt_made_of_the_images_is_given_to_the_next_but_no_link_and_no_other_file(tmp_path):
+    run = with_backbone(tmp_path, LEAVES_FEATURES)
+    said = [training.smoke(run, trusted=True, unsafe=False).strip() for _ in range(2)]
+    assert said == ["given:", "given: a"]
+    assert [path.name for path in (run.folder / "cache").iterdir()] == ["a" * 32 + ".npy"]
+    assert not (run.folder / "attempts" / "smoke" / "cache").exists()
+
+
+def test_the_weights_of_a_request_reach_a_script_that_reads_a_backbone_and_no_other(tmp_path):
+    run = with_backbone(tmp_path, SHOWS_WEIGHTS)
+    for name in ("asked.pt", "other.safetensors"):
+        (tmp_path / name).write_text(name)
+    request = run.load("request", Request)
+    run.commit("request", request.model_copy(update={"weights": str(tmp_path / "asked.pt")}))
+    assert training.smoke(run, trusted=True, unsafe=False) == "weights: ('.pt', 'asked.pt')"
+    (run.folder / "model").mkdir()
+    how = {"trusted": True, "unsafe": False, "weights": str(tmp_path / "other.safetensors")}
+    training.predict(run, [], tmp_path / "data", tmp_path / "answers", **how)
+    assert run.log("predict").read_text() == "weights: ('.safetensors', 'other.safetensors')\n"
+    (run.folder / "code" / "mvfa").rmdir()
+    assert training.smoke(run, trusted=True, unsafe=False) == "weights: None"
+
+
+@contained_only
+def test_masks_of_test_cases_and_the_truth_of_phantoms_are_hidden_from_an_anomaly_detection(tmp_path):
+    run = make_run(tmp_path)
+    index = run.load("index", Index)
+    marked = tuple(item.model_copy(update={"mask": f"masks/{item.id}.txt"}) for item in index.test)
+    run.commit("index", index.model_copy(update={"task": "anomaly_detection", "test": marked}))
+    (tmp_path / "data" / "Liver.truth.json").write_text("{}")
+    said = training.smoke(run, trusted=True, unsafe=False)
+    assert said.splitlines()[0] == "not empty: a.txt masks/a.txt masks/b.txt"

@@ -2,6 +2,7 @@
 
     train.py     the template, word for word but for two statements: `SETTINGS = ...` and `SPACE = ...`
     network.py   the network's file      harness.py, images.py   what templates share      sources/   the readers
+    mvfa/        a package of workspace/, where the template's PACKAGES names it
 
 so that `diff` against the template shows every choice that was made. Templates and networks are read as text: looking
 at the catalogue imports no torch. A template is a file of templates/ with a constant TASK; a network, one of networks/.
@@ -12,6 +13,7 @@ import difflib
 import json
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,10 @@ FIXED = {
     "dims",
     "channels",
     "intensity",
+    "about",
+    "shots",
+    "draw",
+    "scale",
     "seed",
     "shuffled",
     "workers",
@@ -48,7 +54,12 @@ def templates() -> dict[str, TemplateEntry]:
         if "TASK" in known:
             settings = {name: default for name, (kind, default) in _settings(path).items() if _tunable(name, kind)}
             found[path.stem] = TemplateEntry(
-                name=path.stem, task=known["TASK"], about=_about(path), losses=known["LOSSES"], settings=settings
+                name=path.stem,
+                task=known["TASK"],
+                about=_about(path),
+                losses=known["LOSSES"],
+                settings=settings,
+                presets=("default", *known.get("PRESETS", {})),
             )
     return found
 
@@ -62,6 +73,16 @@ def networks() -> dict[str, NetworkEntry]:
             name=path.stem, task=known["TASK"], dims=known["DIMS"], size=known["SIZE"], about=_about(path)
         )
     return found
+
+
+def packages(template: str) -> tuple[str, ...]:
+    """The packages of workspace/ that a template imports."""
+    return _constants(TEMPLATES / f"{template}.py").get("PACKAGES", ())
+
+
+def constants(network: str) -> dict[str, Any]:
+    """The plain constants of a network's file."""
+    return _constants(NETWORKS / f"{network}.py")
 
 
 def catalogue(task: Task | None = None) -> Catalogue:
@@ -85,7 +106,10 @@ def check_design(design: Design, index: Index) -> list[str]:
             problems.append(f"template {design.template} is for {template.task}, the index is for {index.task}")
         if design.loss not in template.losses:
             problems.append(str(unknown(f"loss of template {design.template}", design.loss, template.losses)))
-        problems += _check_space(design, _settings(TEMPLATES / f"{design.template}.py"), template.losses)
+        if design.preset not in template.presets:
+            problems.append(str(unknown(f"preset of template {design.template}", design.preset, template.presets)))
+        else:
+            problems += _check_space(design, _settings(TEMPLATES / f"{design.template}.py"), template.losses)
     if design.network not in known_networks:
         problems.append(str(unknown("network", design.network, known_networks)))
     else:
@@ -95,6 +119,32 @@ def check_design(design: Design, index: Index) -> list[str]:
         problems.append(f"a classification needs two labels or more, the index has {', '.join(index.labels)}")
     if index.task == "segmentation" and len(index.values) != len(index.labels):
         problems.append(f"the index has {len(index.labels)} labels and {len(index.values)} mask values")
+    return problems + (_check_anomalies(design, index) if index.task == "anomaly_detection" else _check_others(design))
+
+
+def _check_anomalies(design: Design, index: Index) -> list[str]:
+    problems = []
+    if design.shots is None:
+        problems.append("shots is missing: how many normal and as many abnormal images to learn from, as in the plan")
+    held = Counter(item.label for item in index.training)
+    for label in index.labels:
+        if held[label] < (design.shots or 0):
+            problems.append(
+                f"{design.shots} shots were asked of each kind; training holds {held[label]} {label}: lower shots"
+            )
+    if design.intensity == "zscore":
+        problems.append('intensity zscore: CLIP expects 0..1; use "unit" for 8-bit pictures, else "percentile"')
+    if design.channels != 3:
+        problems.append(f"channels {design.channels}: CLIP sees three; use 3, grey images are repeated")
+    return problems
+
+
+def _check_others(design: Design) -> list[str]:
+    problems = []
+    if design.shots is not None:
+        problems.append("shots is for anomaly_detection only: leave it out")
+    if design.intensity == "unit":
+        problems.append('intensity unit is for anomaly_detection only: use "window", "percentile" or "zscore"')
     return problems
 
 
@@ -143,7 +193,7 @@ def _check_numbers(design: Design) -> list[str]:
 
 def _check_space(design: Design, settings: dict[str, tuple[str, str]], losses: tuple[str, ...]) -> list[str]:
     """Each knob names a plain setting, holds values it can take, and the design's own value is one of them."""
-    problems = []
+    problems, preset = [], _preset(design)
     for name, knob in design.space.items():
         if name not in settings:
             tunable = [setting for setting, (kind, _) in settings.items() if _tunable(setting, kind)]
@@ -151,7 +201,7 @@ def _check_space(design: Design, settings: dict[str, tuple[str, str]], losses: t
             continue
         kind, default = settings[name]
         tried = list(knob.choices) or [knob.low, knob.high]
-        own = getattr(design, name, ast.literal_eval(default))
+        own = getattr(design, name, preset.get(name, ast.literal_eval(default)))
         if not _tunable(name, kind):
             problems.append(f"space: {name} cannot be tuned, it follows from the data; leave it out")
         elif not all(_fits(value, kind) for value in tried) or (kind == "int" and not knob.choices and not knob.whole):
@@ -201,16 +251,23 @@ def emit(design: Design, index: Index, folder: Path) -> Path:
     if problems := check_design(design, index):
         raise M3Error(f"The design cannot be built: {'; '.join(problems)}.")
     template = TEMPLATES / f"{design.template}.py"
-    chosen = design.model_dump() | index.model_dump(include={"labels", "values", "multilabel"})
+    chosen = _preset(design) | design.model_dump()
+    chosen |= index.model_dump(include={"labels", "values", "multilabel", "about"})
     settings = {name: chosen[name] for name in _settings(template) if name in chosen}
     folder.mkdir(parents=True, exist_ok=True)
     text = _replaced(template.read_text(encoding="utf-8"), {"SETTINGS": _call(settings), "SPACE": _space(design.space)})
     (folder / "train.py").write_text(text, encoding="utf-8")
     shutil.copyfile(NETWORKS / f"{design.network}.py", folder / "network.py")
-    for name in HELPERS:
+    for name in (*HELPERS, *_constants(template).get("HELPERS", ())):
         shutil.copyfile(TEMPLATES / name, folder / name)
-    shutil.copytree(SOURCES, folder / "sources", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in (SOURCES, *(HERE / name for name in packages(design.template))):
+        shutil.copytree(part, folder / part.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
+
+
+def _preset(design: Design) -> dict[str, Any]:
+    """The settings that the design's preset gives its template, beside what the design says itself."""
+    return _constants(TEMPLATES / f"{design.template}.py").get("PRESETS", {}).get(design.preset, {})
 
 
 def diff(folder: Path) -> str:
@@ -281,11 +338,15 @@ def _constants(path: Path) -> dict[str, Any]:
     """The module's plain constants: name -> value."""
     found = {}
     for node in parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        if isinstance(node, ast.Assign):
             try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
+                value = ast.literal_eval(node.value)
             except ValueError:
                 continue  # SETTINGS and SPACE are calls
+            target = node.targets[0]
+            together = isinstance(target, ast.Tuple)
+            names, values = (target.elts, value) if together else ([target], [value])
+            found |= {name.id: part for name, part in zip(names, values, strict=True) if isinstance(name, ast.Name)}
     return found
 
 

@@ -2,11 +2,15 @@
 
 What the script says of itself, its scores included, are claims: they steer tuning, and no grade is made of them. Test
 labels are never mounted: the index comes without them, test masks and label tables are covered.
+
+A script that reads a pretrained backbone (its folder holds the package mvfa) is given the request's weights, and
+`cache/` of the run: what the backbone made of the images in earlier attempts.
 """
 
 import json
 import math
 import os
+import re
 import shutil
 import stat
 from collections import deque
@@ -20,11 +24,14 @@ from m3dspy.errors import RunFailed
 from m3dspy.signatures.values import Design, Fingerprint, Index, Item, Plan, Request
 from m3dspy.workspace import execute
 from m3dspy.workspace.runs import Run, disk, refuse_links, write_atomic
+from m3dspy.workspace.weights import file_of
 
 SCRIPT = "train.py"
 SMOKE_SECONDS = 600.0  # one step on four cases
 SMOKE_LINES = 20
 LARGEST_RESULT = 16 << 20
+CACHE = "cache"
+FEATURES = re.compile(r"[0-9a-f]{32,128}\.npy")
 
 
 def space(run: Run, *, trusted: bool, unsafe: bool) -> tuple[dict[str, str], dict[str, Any]]:
@@ -106,21 +113,32 @@ def fit(
     return _result(run.attempt(name, resume=True) / "result.json", run.log(name))
 
 
-def predict(run: Run, items: Sequence[Item], root: Path, out: Path, *, trusted: bool, unsafe: bool) -> None:
+def predict(
+    run: Run,
+    items: Sequence[Item],
+    root: Path,
+    out: Path,
+    *,
+    trusted: bool,
+    unsafe: bool,
+    weights: str | None = None,
+) -> None:
     """Apply the run's model to images below `root`; the predictions appear in `out`.
 
+    Args: weights: of the backbone, in place of the request's.
     Raises: RunFailed: also when a case could not be answered; the log names it.
     """
     with TemporaryDirectory(prefix="m3dspy-predict-") as scratch:
         answers, listed = Path(scratch, "out"), Path(scratch, "items.json")
         answers.mkdir()
         listed.write_text(json.dumps([item.model_dump(mode="json", include={"id", "image"}) for item in items]))
+        backbone = _backbone(run, weights)
         lines = _lines(
             run,
             "predict",
-            ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}"],
+            ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}", *_named(backbone)],
             out=answers,
-            mounts={"items": listed, "data": root, "model": run.folder / "model"},
+            mounts={"items": listed, "data": root, "model": run.folder / "model", **backbone},
             trusted=trusted,
             unsafe=unsafe,
         )
@@ -143,22 +161,29 @@ def _training_lines(
     trusted: bool,
     unsafe: bool,
 ) -> Generator[str, None, None]:
-    """The lines of a training run, with the index and the dataset as a script may see them."""
+    """The lines of a training run, with the index and the dataset as a script may see them.
+
+    When it has ended, what it made of the images is kept for the next.
+    """
     root, index = Path(run.load("request", Request).data), run.load("index", Index)
     public = index.without_test_labels() if test else index.model_copy(update={"test": ()})
     shown = run.folder / ("public_index.json" if test else "tuning_index.json")
     write_atomic(shown, public.model_dump_json(indent=1).encode())
-    return _lines(
-        run,
-        name,
-        ["--index", "{index}", "--data", "{data}", "--out", "{out}", *arguments],
-        out=out,
-        mounts={"index": shown, "data": root},
-        hide=_secrets(run, root, index),
-        seconds=seconds,
-        trusted=trusted,
-        unsafe=unsafe,
-    )
+    backbone = _backbone(run) | _features(run)
+    try:
+        yield from _lines(
+            run,
+            name,
+            ["--index", "{index}", "--data", "{data}", "--out", "{out}", *_named(backbone), *arguments],
+            out=out,
+            mounts={"index": shown, "data": root, **backbone},
+            hide=_secrets(run, root, index),
+            seconds=seconds,
+            trusted=trusted,
+            unsafe=unsafe,
+        )
+    finally:
+        _keep_features(run, out / CACHE)
 
 
 def _lines(
@@ -167,17 +192,55 @@ def _lines(
     return execute.stream(run.folder / "code", SCRIPT, arguments, out=out, log=run.log(name), seconds=seconds, **how)
 
 
+def _backbone(run: Run, weights: str | None = None) -> dict[str, Path]:
+    """What a script that reads a pretrained backbone is given: name of the argument -> what is mounted."""
+    weights = weights or run.load("request", Request).weights
+    if not weights or not _reads_clip(run):
+        return {}
+    return {"weights": file_of(weights, run.load("design", Design).network)}
+
+
+def _features(run: Run) -> dict[str, Path]:
+    """What earlier attempts made of the images, in the same form."""
+    folder = run.folder / CACHE
+    return {CACHE: folder} if folder.is_dir() and _reads_clip(run) else {}
+
+
+def _reads_clip(run: Run) -> bool:
+    return (run.folder / "code" / "mvfa").is_dir()
+
+
+def _named(mounts: Mapping[str, Path]) -> list[str]:
+    """The arguments that name these mounts."""
+    return [word for name in mounts for word in (f"--{name}", f"{{{name}}}")]
+
+
+def _keep_features(run: Run, left: Path) -> None:
+    """Move the features that a script left in its `cache/` to the run's; anything else there is thrown away."""
+    if left.is_symlink() or not left.is_dir():
+        return
+    kept = run.folder / CACHE
+    with disk(kept):
+        kept.mkdir(exist_ok=True)
+        for path in left.iterdir():
+            status = path.lstat()
+            if FEATURES.fullmatch(path.name) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                path.rename(kept / path.name)
+        shutil.rmtree(left)
+
+
 def _secrets(run: Run, root: Path, index: Index) -> list[Path]:
     """Files of the dataset that tell the labels of test cases, and the runs if they lie in it."""
     if index.task == "segmentation":
         labels = [item.label for item in index.test if isinstance(item.label, str)]
     else:
         labels = [table.path for table in run.load("fingerprint", Fingerprint).tables]
+        labels += [item.mask for item in index.test if item.mask]
         source = run.load("plan", Plan).source
         if source.kind in ("table", "json"):
             labels.append(source.path)
-    home = run.folder.parent
-    return [*(root / label for label in labels), run.folder if home == root.resolve() else home]
+    home, truths = run.folder.parent, root.glob("*.truth.json")  # of phantoms that lie side by side in `root`
+    return [*(root / label for label in labels), *truths, run.folder if home == root.resolve() else home]
 
 
 def _spelled(value: object) -> str:

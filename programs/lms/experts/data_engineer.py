@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from m3dspy.programs.lms.experts import anomalies
 from m3dspy.signatures.values import Fingerprint, Group, Plan
 from m3dspy.workspace.indexes.splitting import SPELLINGS
 
@@ -26,20 +27,24 @@ def write_prepare(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
         "root, out = ix.arguments()",
         *_items(plan, group, fingerprint),
     ]
-    if plan.patient is None and plan.task == "classification":
+    if plan.patient is None and plan.task != "segmentation":
         lines.append("items = ix.group_lookalikes(root, items)  # nothing names the patient")
-    lines.append("splits = ix.split(items, seed=0)")
+    shares = f", {anomalies.shares(plan, fingerprint)}" if plan.task == "anomaly_detection" else ""
+    lines.append(f"splits = ix.split(items, seed=0{shares})")
     caps = plan.caps
     if caps.training or caps.test:
         lines.append(
             f"splits = ix.cap(splits, training={caps.training}, test={caps.test}, balanced={caps.balanced}, seed=0)"
         )
     values = f", values={[int(value) for value in plan.label_values]}" if plan.task == "segmentation" else ""
-    lines.append(f"ix.write_index(out, task={plan.task!r}, labels={list(plan.labels)}, splits=splits{values})")
+    about = f", about={plan.about!r}" if plan.about else ""
+    lines.append(f"ix.write_index(out, task={plan.task!r}, labels={list(plan.labels)}, splits=splits{values}{about})")
     return {"prepare": "\n".join(lines) + "\n"}
 
 
 def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
+    if plan.task == "anomaly_detection":
+        return anomalies.gathering(plan, fingerprint, _patient(plan))
     more = ", slices=True" if group.slices else ""
     if plan.source.kind == "masks":
         return [

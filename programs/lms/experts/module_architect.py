@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from m3dspy.programs.lms.experts import anomalies
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
@@ -35,6 +36,9 @@ def design_training(
     group = next(group for group in fingerprint.groups if group.pattern == plan.images)
     template = next(template for template in catalogue.templates if template.task == plan.task)
     network = _network(request, plan, catalogue)
+    if plan.task == "anomaly_detection":
+        how = {"hurry": _hurry(request), "alone": "memory" in complaint.lower()}
+        return {"design": anomalies.design(request, plan, group, catalogue, network, **how)}
     classify, cases = plan.task == "classification", max(1, index.cases.get("training", 1))
     batch = (16 if cases >= 64 else 8) if classify else 2
     if "memory" in complaint.lower():
@@ -77,7 +81,7 @@ def _hurry(request: str) -> bool:
 
 def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
     """The small one, unless the request puts accuracy first."""
-    wanted = "strong" if re.search(r"\baccura|\bbest\b|state.of.the.art", request.lower()) else "small"
+    wanted = "strong" if re.search(r"\baccura|\bbest\b|state.of.the.art|\bpaper\b", request.lower()) else "small"
     fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
     return next((entry for entry in fits if entry.size == wanted), fits[0])
 

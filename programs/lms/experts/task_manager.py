@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from m3dspy.programs.lms.experts import words
+from m3dspy.programs.lms.experts import anomalies, words
 from m3dspy.signatures.values import (
+    ANOMALY_LABELS,
     Caps,
     DataCard,
     Fingerprint,
@@ -38,7 +40,7 @@ class _Labels:
 def make_plan(request: str, fingerprint: Fingerprint, cards: list[DataCard], complaint: str) -> dict[str, Any]:
     """A plan, or a refusal."""
     try:
-        return {"plan": _plan(request, fingerprint, _card(fingerprint, cards)), "refusal": ""}
+        return {"plan": _plan(request, fingerprint, _card(request, fingerprint, cards)), "refusal": ""}
     except _Refusal as reason:
         return {"plan": None, "refusal": str(reason)}
 
@@ -46,11 +48,15 @@ def make_plan(request: str, fingerprint: Fingerprint, cards: list[DataCard], com
 def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     known = card.text if card else " ".join(document.text for document in fingerprint.documents)
     task = words.task_of(request) or ("segmentation" if fingerprint.pairs else "classification")
-    if task not in ("classification", "segmentation"):
-        raise _Refusal(f"The request asks for {task}; models for classification and for segmentation can be built.")
+    if task not in ("classification", "segmentation", "anomaly_detection"):
+        raise _Refusal(
+            f"The request asks for {task}; models for classification, segmentation and anomaly detection can be built."
+        )
     if task == "segmentation" and not fingerprint.pairs:
         raise _Refusal(f"The request asks to mark structures, but there are no masks: {_holdings(fingerprint)}.")
     _same_subject(request, known, fingerprint)
+    if task == "anomaly_detection":
+        return _anomalies(request, known, fingerprint, card)
     return (
         _segmentation(request, fingerprint, card)
         if task == "segmentation"
@@ -113,6 +119,41 @@ def _classification(request: str, fingerprint: Fingerprint, card: DataCard | Non
     )
 
 
+def _anomalies(request: str, known: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
+    shots = words.shots(request)
+    if shots == 0:
+        raise _Refusal(f"{anomalies.ZERO_SHOT}.")
+    found = anomalies.pool(request, fingerprint)
+    if found is None:
+        raise _Refusal(
+            "The request asks to find anomalies, but there is no abnormal support: no two class folders tell normal "
+            f"images from abnormal ones, as good and Ungood do; {_holdings(fingerprint)}."
+        )
+    folders, names = found
+    source = Source(kind="folder", path=folders.parent)
+    group = _labelled_group(fingerprint, source)
+    if group.dims == 3:
+        raise _Refusal(f"Anomalies can be found in 2D images only; {group.pattern} is 3D.")
+    about = anomalies.about(request, known)
+    masks = [pair.mask for pair in fingerprint.pairs if pair.image == group.pattern]
+    return Plan(
+        task="anomaly_detection",
+        goal=f"Find what is abnormal in {about}.",
+        card=card.name if card else None,
+        modality=_modality(f"{request} {about}", group, card),
+        dims=2,
+        images=group.pattern,
+        labels=ANOMALY_LABELS,
+        label_values=names,
+        source=source,
+        masks=masks[0] if masks else None,
+        about=about,
+        shots=shots or anomalies.SHOTS,
+        patient=_patient(fingerprint, columns=False),
+        caps=_caps(card),
+    )
+
+
 def _ways(request: str, fingerprint: Fingerprint, card: DataCard | None) -> list[_Labels]:
     ways = []
     for table in fingerprint.tables:
@@ -134,27 +175,46 @@ def _rank(request: str, counts: Mapping[str, int], hints: float) -> float:
     return 3 * sum(words.named(label, request) for label in counts) / len(counts) + hints
 
 
-def _card(fingerprint: Fingerprint, cards: list[DataCard]) -> DataCard | None:
-    """The card whose own names (in back-quotes) are those of the folder: two of them and most of them, and the most."""
+def _card(request: str, fingerprint: Fingerprint, cards: list[DataCard]) -> DataCard | None:
+    """The card whose own names (in back-quotes) are those of the folder: two of them and most of them, and the most.
+
+    Of several with one layout, the one whose subject is the request's and which names the files' suffix; else none.
+    """
     there = _names(fingerprint)
-    best, most = None, 0.5
+    found: dict[int, list[DataCard]] = defaultdict(list)
     for card in cards:
         own = {name.lower().strip("/") for name in _OWN_NAME.findall(card.text) if not name.isdigit()}
-        found = own & there
-        if len(found) >= 2 and len(found) / len(own) > most:
-            best, most = card, len(found) / len(own)
-    return best
+        own = {name for name in own if name[-1] not in "-_" and name != anomalies.about("", card.text).lower()}
+        if len(own & there) >= 2 and len(own & there) / len(own) > 0.5:
+            found[len(own & there)].append(card)
+    best = found[max(found)] if found else []
+    if len(best) > 1:
+        best = [card for card in best if _could_be_about(request, card.text)]
+    if len(best) > 1:
+        best = [card for card in best if any(f"`{suffix}`" in card.text for suffix in fingerprint.formats)] or best
+    return best[0] if len(best) == 1 else None
+
+
+def _could_be_about(request: str, text: str) -> bool:
+    """Whether a text speaks of a body part and of a kind of image that the request names, as far as it names any."""
+    pairs = ((told(request), told(text)) for told in (words.regions, words.modalities))
+    return all(asked & there for asked, there in pairs if asked)
 
 
 def _names(fingerprint: Fingerprint) -> set[str]:
     """Every name that the folder uses for a file, a folder, a column, a class or a cell."""
-    paths = [group.folder for group in fingerprint.groups] + [folders.parent for folders in fingerprint.class_folders]
+    paths = [_fixed(group) for group in fingerprint.groups] + [folders.parent for folders in fingerprint.class_folders]
     paths += [table.path for table in fingerprint.tables] + [document.path for document in fingerprint.documents]
     names = {part for path in paths for part in (path, *path.split("/"))}
     names |= {name for folders in fingerprint.class_folders for name in folders.classes}
     for column in (column for table in fingerprint.tables for column in table.columns):
         names |= {column.name, *column.values}
     return {name.lower() for name in names if name}
+
+
+def _fixed(group: Group) -> str:
+    """The folders of a group's pattern that have a name."""
+    return "/".join(part for part in group.pattern.split("/")[:-1] if not re.search(r"[*#?]", part))
 
 
 def _same_subject(request: str, known: str, fingerprint: Fingerprint) -> None:

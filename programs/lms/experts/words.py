@@ -7,7 +7,8 @@ _TASKS = {
     "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grade|recogni|identif|sort|"
     "screen|categori|separate|which of",
     "report generation": "report|impression|caption|describ|findings",
-    "anomaly detection": "anomal|few-shot|zero-shot|out-of-distribution|abnormality detection",
+    "anomaly_detection": r"anomal|outlier|novelty|few[- ]shot|zero[- ]shot|\w+[- ]shots?\b|out-of-distribution|"
+    "abnormality detection|detect(?:ion of)? abnormal|examples? of (?:each|both)",
     "object detection": "bounding box|boxes|count the",
     "registration": "regist|align the",
     "image enhancement": "denois|super-resolution|reconstruct|synthes|generate images",
@@ -24,6 +25,7 @@ _REGIONS = {
     "breast": "breast|mammo",
     "pelvis": "prostat|pelvi|uter|bladder",
     "skin": "skin|dermat|melanoma",
+    "lymph node": "lymph",
 }
 _MODALITIES = {
     "CT": r"\bct\b|computed tomography|hounsfield",
@@ -34,6 +36,28 @@ _MODALITIES = {
     "microscopy": r"histolog|histopath|microscop|h&e|\bwsi\b",
     "photograph": r"photograph|dermoscop|fundus|endoscop",
 }
+_ORGANS = {
+    "brain": "brain|cereb",
+    "chest": "chest|thora|lung|pulmon",
+    "liver": "liver|hepat",
+    "kidney": "kidney|renal",
+    "retinal": "retin|macula|fundus",
+    "breast": "breast|mammo",
+    "knee": "knee",
+    "spine": "spine|vertebra",
+    "skin": "skin|dermat",
+    "cardiac": "cardiac|heart",
+    "prostate": "prostat",
+    "lymph node": "lymph",
+}
+_PICTURES = {"microscopy": "histopathological image"}  # a kind of image, where its name is not what a caption says
+_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_COUNT = rf"(\d+|{'|'.join(_COUNTS)})"
+_SHOTS = (
+    rf"\b{_COUNT}[\s-]+shots?\b",
+    rf"\b{_COUNT}\s+(?:normal|healthy|good|abnormal|diseased)\b",
+    rf"\b{_COUNT}\s+(?:examples?|images?|cases?|samples?)?\s*(?:of\s+)?(?:each|both)\b",
+)
 _SAME = (
     "ad|alzheimer",
     "mci|mild cognitive impairment",
@@ -56,11 +80,11 @@ def task_of(request: str) -> str | None:
     """The task that the first telling word asks for; None if no word tells."""
     found = {name: _first(words, request) for name, words in _TASKS.items()}
     for name in (
-        "anomaly detection",
+        "anomaly_detection",
         "report generation",
     ):  # "mark anomalies" and "classify reports" are about the former
         if found[name] is not None and (
-            name == "anomaly detection" or found["segmentation"] is found["classification"]
+            name == "anomaly_detection" or found["segmentation"] is found["classification"]
         ):
             return name
     named = {name: place for name, place in found.items() if place is not None and name != "report generation"}
@@ -75,6 +99,28 @@ def regions(text: str) -> set[str]:
 def modalities(text: str) -> set[str]:
     """The kinds of image that a text speaks of."""
     return {name for name, words in _MODALITIES.items() if re.search(words, text.lower())}
+
+
+def shots(request: str) -> int | None:
+    """How many normal, and as many abnormal, images a request gives to learn from: the least number it names.
+
+    >>> shots("4 normal and 4 abnormal"), shots("eight-shot"), shots("from two of each"), shots("few-shot")
+    (4, 8, 2, None)
+    """
+    found = [count.lower() for pattern in _SHOTS for count in re.findall(pattern, request, re.I)]
+    return min((_COUNTS.index(count) if count in _COUNTS else int(count) for count in found), default=None)
+
+
+def shown(text: str) -> str:
+    """What the images of a text show, as a caption would say it: "liver CT"; "" if it speaks of none.
+
+    >>> shown("tumours in CT slices of the liver"), shown("anomalies in histopathology")
+    ('liver CT', 'histopathological image')
+    """
+    places = {name: place for name, words in _ORGANS.items() if (place := _first(words, text)) is not None}
+    organ = min(places, key=lambda name: places[name], default="")
+    kind = min(modalities(text), default="")
+    return f"{organ} {_PICTURES.get(kind, kind) or 'image'}".strip() if organ or kind else ""
 
 
 def everything(request: str) -> bool:
