@@ -33,7 +33,7 @@ _NAME = re.compile(r"forge-([a-z0-9-]+)-(\d{6})")
 
 
 def names(part: Part, count: int, seed: int = 0) -> list[str]:
-    """So many exercises of a part: made-up folders, going round the layouts, then the part's datasets.
+    """So many exercises of a part: made-up folders, going round the layouts, then the part's datasets, a third at most.
 
     Args: seed: another one gives other folders.
     Raises: UsageError: an unknown part, or more than the part's seeds allow.
@@ -41,7 +41,7 @@ def names(part: Part, count: int, seed: int = 0) -> list[str]:
     if part not in _FIRST_SEED:
         raise UsageError(f"No part is called {part!r}. Known: {', '.join(_FIRST_SEED)}.")
     layouts = layouts_of(part)
-    datasets = [task.name for task in tasks() if DATASETS.get(task.name, "held-out") == part]
+    datasets = [task.name for task in tasks() if DATASETS.get(task.name, "held-out") == part][: max(1, count // 3)]
     forged = max(0, count - len(datasets))
     if not (0 <= seed < _SEEDS // _ROUNDS and forged <= _ROUNDS * len(layouts)):
         raise UsageError(

@@ -87,7 +87,8 @@ def _marks(found: Comparison) -> tuple[list[_Mark], list[_Mark]]:
 def _plot(panel: Any, marks: list[_Mark]) -> None:
     for k, mark in enumerate(marks):
         rate = _rate(mark)
-        interval = [[rate - mark.of.success.low], [mark.of.success.high - rate]]
+        low, high = mark.of.success.low, mark.of.success.high
+        interval = [[max(0.0, rate - low)], [max(0.0, high - rate)]]  # of 6 in 6, high may be 1 less the last bit
         size = 15 if mark.symbol == "*" else 7
         panel.errorbar(mark.x, rate, interval, fmt=mark.symbol, color=mark.colour, ms=size, lw=1, alpha=0.9, zorder=3)
         if not mark.label:  # its compiled twin is next

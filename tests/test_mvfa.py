@@ -363,7 +363,7 @@ def test_a_tower_that_is_no_vision_transformer_is_named():
         (torch.full((1, 3, 70, 70), 65535.0), "The images hold values up to 65535; give floats from 0 to 1"),
         (torch.full((1, 3, 70, 70), torch.nan), "give floats from 0 to 1, without gaps"),
         (torch.zeros(1, 1, 70, 70), r"give \(images, 3, rows, columns\), grey repeated 3 times"),
-        (torch.zeros(1, 3, 70, 98), "The images have 70 x 98 pixels; this backbone was built for 70 x 70"),
+        (torch.zeros(1, 3, 70, 98), "The images have 70 x 98 pixels; this backbone was built for 5 x 5 patches of 14"),
     ],
 )
 def test_images_of_another_form_are_named(model, given, message):
@@ -413,3 +413,11 @@ def test_checkpoints_that_do_not_fit_are_named(tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="is no checkpoint of adapters"):
         mvfa.load_adapters(small, tmp_path / "bad.pth")
+
+
+def test_positions_that_were_put_in_by_hand_say_how_many_patches_there_are(model):
+    by_hand = mvfa.MVFA(micro_clip(336))
+    mvfa.load_adapters(by_hand, golden()["adapters_fp16"])
+    by_hand.visual.positional_embedding = model.visual.positional_embedding
+    for one, other in zip(by_hand(images()).seg_tokens, model(images()).seg_tokens, strict=True):
+        assert torch.equal(one, other)

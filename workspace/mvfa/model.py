@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .backbone import clip_model
 from .tokens import Tokens
-from .trunk import blocks, checked, embedded, image_tower, pooled
+from .trunk import blocks, checked, embedded, grid, image_tower, pooled
 
 LEVELS = (6, 12, 18, 24)
 RESIDUAL = (0.8, 0.1, 0.1)
@@ -71,7 +71,7 @@ class MVFA(nn.Module):
         super().__init__()
         self.visual = image_tower(clip).requires_grad_(False).eval()
         self.depth = len(self.visual.transformer.resblocks)
-        self.grid: tuple[int, int] = tuple(self.visual.grid_size)
+        self.grid = grid(self.visual)
         width, embed = self.visual.conv1.out_channels, self.visual.output_dim
         self.layers = _layers(layers, self.depth)
         self.residual = _residual(residual)

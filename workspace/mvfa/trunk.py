@@ -3,6 +3,7 @@
 open_clip's own block falls into a slow path where gradients pass through a frozen block; `block` computes the same.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,14 @@ def image_tower(clip: nn.Module) -> Any:
     return visual
 
 
+def grid(visual: Any) -> tuple[int, int]:
+    """Rows and columns of patches that the tower has positions for; a square where they were put in by hand."""
+    patches = len(visual.positional_embedding) - 1
+    if math.prod(visual.grid_size) != patches:
+        return math.isqrt(patches), math.isqrt(patches)
+    return visual.grid_size[0], visual.grid_size[1]
+
+
 def checked(visual: Any, images: Tensor) -> Tensor:
     """Images, if they are (B, 3, H, W) floats about 0 to 1 of the size that the tower was built for.
 
@@ -37,11 +46,11 @@ def checked(visual: Any, images: Tensor) -> Tensor:
         raise ValueError(
             f"The images are {tuple(images.shape)}; give (images, 3, rows, columns), grey repeated 3 times"
         )
-    (rows, columns), grid = visual.patch_size, tuple(visual.grid_size)
-    if (images.shape[2] // rows, images.shape[3] // columns) != grid:
+    rows, columns = visual.patch_size
+    if (images.shape[2] // rows, images.shape[3] // columns) != (known := grid(visual)):
         raise ValueError(
-            f"The images have {images.shape[2]} x {images.shape[3]} pixels; "
-            f"this backbone was built for {' x '.join(map(str, visual.image_size))}"
+            f"The images have {images.shape[2]} x {images.shape[3]} pixels; this backbone was built for "
+            f"{known[0]} x {known[1]} patches of {rows}: resize them, or build it for their size"
         )
     highest = float(images.detach().abs().amax()) if images.numel() else 0.0
     if not highest < 30:  # a few deviations, where images are normalised
