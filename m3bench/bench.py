@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from m3dspy.errors import DataError, M3Error
+from m3dspy.m3bench import published
 from m3dspy.m3bench.stats import fisher, success, wilson
 from m3dspy.m3bench.task import BenchTask, make, truth
 from m3dspy.signatures.values import Outcome, Score, Success, Value
@@ -121,10 +122,29 @@ def markdown(table: Table) -> str:
     ]
     if any(row.phantom for row in table.rows):
         lines += ["", "*phantom*: made-up data; the score says nothing about patients."]
+    lines += _published(table)
     failures = [f"- {row.dataset}: {reason}" for row in table.rows for reason in row.failures]
     if failures:
         lines += ["", "Failures:", "", *failures]
     return "\n".join(lines) + "\n"
+
+
+def _published(table: Table) -> list[str]:
+    """What others report on the real datasets with as few shots as M3Bench's requests name, or with none."""
+    found = [row for dataset in table.rows for row in published.rows(dataset.dataset) if row.shots in (0, 4)]
+    if not found:
+        return []
+    cells = (
+        (row.dataset, row.method, row.shots, row.image_auroc, row.pixel_auroc, row.source, row.note) for row in found
+    )
+    return [
+        "",
+        "Published on the real datasets (AUROC of images and pixels in %; not to be compared with phantoms):",
+        "",
+        "| dataset | method | shots | images | pixels | source | note |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| {' | '.join('' if cell is None else str(cell) for cell in line)} |" for line in cells),
+    ]
 
 
 def _line(row: Row) -> str:

@@ -89,3 +89,12 @@ def test_a_damaged_round_is_named(tmp_path, folders):
     (tmp_path / "out" / "ADNI" / "round-00" / "outcome.json").write_text("{")
     with pytest.raises(DataError, match=r"round-00/outcome\.json is damaged"):
         bench(lambda *_: outcome(0.9), TASKS, 1, tmp_path / "out", data=folders)
+
+
+def test_what_is_published_on_the_real_dataset_stands_below_and_apart(tmp_path):
+    liver = find("Liver")
+    bench(lambda *given: outcome(0.8), [liver], 1, tmp_path / "out", data={"Liver": tmp_path})
+    ours, _, theirs = (tmp_path / "out" / "bench.md").read_text().partition("Published on the real datasets")
+    assert "| Liver | 1/1" in ours
+    assert "| Liver | MVFA | 4 | 81.18 | 99.73 |" in theirs
+    assert "not to be compared with phantoms" in theirs
