@@ -237,7 +237,9 @@ def backbone(s: Settings, weights: Path | None, fabric: Fabric, new: Path | None
             model.compiled()
         return Reader(model.to(fabric.device), cache, s.normalize, fabric.autocast)
 
-    return Backbone(clip, hash, reader(adapted), reader(plain), new, folders)
+    first = reader(adapted)
+    alike = adapted.all_frozen and adapted.layers == plain.layers
+    return Backbone(clip, hash, first, first if alike else reader(plain), new, folders)
 
 
 def _part(text: str) -> float:
@@ -362,7 +364,7 @@ def train(
     save_adapters(detector.adapters, out / "adapters.pth")
     judges = [Judge("", core.adapted, detector.parts, detector.answers)]
     if s.draw == 0 and not s.shuffled and index["test"]:
-        judges += untrained(read(core.plain), text, s, core, how)
+        judges += untrained(data if core.plain is core.adapted else read(core.plain), text, s, core, how)
     run.finish(answered(index["test"], root, out / "predictions", s, Finished(detector, core.hash, judges)))
 
 
