@@ -329,7 +329,8 @@ def train(
         return {n: known(i, cases[n], marked, s, reader, views and n == "training") for n, i in lists.items()}
 
     data = read(core.adapted)
-    text = {about: core.text(about, s.words) for about in dict.fromkeys([s.about, *data["training"].abouts])}
+    abouts = dict.fromkeys([s.about, *data["training"].abouts, *data["validation"].abouts])
+    text = {about: core.text(about, s.words) for about in abouts}
     rows, columns = s.size
     highest = s.highest if marked else 0.0
     scoring = (s.temperature, s.fusion, highest, s.memory, s.bank_cls, s.align_corners)
