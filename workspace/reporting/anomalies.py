@@ -55,6 +55,11 @@ def results(grade: Grade, index: Index, predictions: Path, folder: Path) -> list
     lines += table(head, [[name, *map(interval, scores[: 1 + maps])] for name, *scores in _compared(grade)])
     if any(" draws" in name for name in grade.others):
         lines.append("- The interval of the mean of draws is for a draw and patients both taken at random.")
+    if grade.control and any(" draws" in name for name in grade.others):
+        lines.append(
+            "- The control is a hard one: half of its images have the wrong label, but most patches of an abnormal image "
+            "are normal, so that its memory of normal patches hardly suffers."
+        )
     lines += [f"- Left out: {text(note)}." for note in grade.notes]
     compared = [f"{name} " for name in BESIDE]
     others = {
