@@ -57,7 +57,7 @@ def results(grade: Grade, index: Index, predictions: Path, folder: Path) -> list
         lines.append("- The interval of the mean of draws is for a draw and patients both taken at random.")
     if grade.control and any(" draws" in name for name in grade.others):
         lines.append(
-            "- The control is a hard one: half of its images have the wrong label, but most patches of an abnormal image "
+            "- The control is a hard one: half of its images have the wrong label, but most patches of an abnormal one "
             "are normal, so that its memory of normal patches hardly suffers."
         )
     lines += [f"- Left out: {text(note)}." for note in grade.notes]
