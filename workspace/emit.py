@@ -2,7 +2,7 @@
 
     train.py     the template, word for word but for two statements: `SETTINGS = ...` and `SPACE = ...`
     network.py   the network's file      harness.py, images.py   what templates share      sources/   the readers
-    mvfa/        a package of workspace/, where the template's PACKAGES names it
+    mvfa/        a package of workspace/ that the template names in PACKAGES, and files in HELPERS
 
 so that `diff` against the template shows every choice that was made. Templates and networks are read as text: looking
 at the catalogue imports no torch. A template is a file of templates/ with a constant TASK; a network, one of networks/.
