@@ -84,7 +84,7 @@ def saved(clip, form, path):
 def test_weights_are_read_in_every_form_they_are_found_in(network, tmp_path, form):
     torch.manual_seed(1)
     other = open_clip.create_model(network).eval()
-    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pt")
+    path = tmp_path / "weights"  # what a file is, is told by its beginning
     saved(other, form, path)
     found = mvfa.clip_model(network, 56, path)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in found.state_dict().items())
@@ -126,7 +126,7 @@ def test_weights_that_cannot_be_had_are_named(network, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"'openai' of ViT-B-32 could not be downloaded \(OSError\); give the path of a f"
     ):
-        backbone._file("ViT-B-32", "openai")
+        backbone.weights_file("ViT-B-32", "openai")
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(ValueError, match=r"text.pt is no checkpoint that can be read safely"):
         mvfa.clip_model(network, 56, tmp_path / "text.pt")

@@ -55,5 +55,5 @@ def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("open_clip.download_pretrained", fail)
-    with pytest.raises(UsageError, match=r"^The weights 'openai' of network clip_vit_b16 could not be downloaded"):
+    with pytest.raises(UsageError, match=r"^The weights 'openai' of ViT-B-16-quickgelu could not be downloaded"):
         file_of("openai", "clip_vit_b16")
