@@ -21,7 +21,9 @@ from m3dspy.workspace.indexes.cases import items, natural, regex_of
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import write_atomic
 
-SHOTS = 4  # of each kind, in every request for anomaly detection
+SHOTS = 4  # of each kind, in every request for anomaly detection on a dataset
+_FEW = {"validation": 0.3, "test": 0.4}  # few shots leave most cases to choose settings on, and to test
+_FEW_OF_POOL = {"validation": 0.5}  # the same where the dataset gives the test cases
 
 
 class Answers(NamedTuple):
@@ -99,19 +101,25 @@ def _forged(name: str, layout: str, seed: int, folder: Path) -> Exercise:
         made.slices,
     )
     given = any(case.split for case in cases)
-    if given:
-        listed = [item | {"split": case.split} for item, case in zip(listed, cases, strict=True)]
+    listed = [
+        item | {"mask": case.mask} | ({"split": case.split} if case.split else {})
+        for item, case in zip(listed, cases, strict=True)
+    ]
+    shares = {} if forged.shots is None else _FEW_OF_POOL if given else _FEW
     values = tuple(int(value) for value in made.facts.values) if forged.task == "segmentation" else ()
     index = Index.model_validate(
-        {"task": forged.task, "labels": made.labels, "values": values, **ix.split(listed, seed=0)}
+        {"task": forged.task, "labels": made.labels, "values": values, "about": forged.about}
+        | ix.split(listed, seed=0, **shares)
     )
-    return _exercise(name, layout, seed, forged.request, folder, index, made.facts, forged.card, forged.refused, given)
+    request, card, refused, shots = forged.request, forged.card, forged.refused, forged.shots
+    return _exercise(name, layout, seed, request, folder, index, made.facts, card, refused, given, shots)
 
 
 def _dataset(name: str, folder: Path) -> Exercise:
     known = task.make(name, folder, size=task.find(name).smallest, workers=1)
     card = next((card for card in known_cards() if card.name == name), None)
-    return _exercise(name, name, 0, known.requests[0], folder, known.gold(folder, 0), known.facts, card, False, False)
+    request, index = known.requests[0], known.gold(folder, 0)
+    return _exercise(name, name, 0, request, folder, index, known.facts, card, False, False, SHOTS)
 
 
 def _exercise(
@@ -125,10 +133,11 @@ def _exercise(
     card: DataCard | None,
     refused: bool,
     official_split: bool,
+    shots: int | None,
 ) -> Exercise:
     part = partition.part_of(name)
     fingerprint = look(folder)
-    plan = plan_of(index, facts, fingerprint, card)
+    plan = plan_of(index, facts, fingerprint, card, shots)
     splits = {split: [item.model_dump() for item in index.items(split)] for split in ("training", "validation", "test")}
     caps = facts.caps
     splits = ix.cap(splits, training=caps.training, test=caps.test, balanced=caps.balanced, seed=0)
@@ -159,8 +168,10 @@ def _shown(name: str, part: partition.Part, card: DataCard | None) -> tuple[Data
     return tuple(shown[i] for i in random.permutation(len(shown)))
 
 
-def plan_of(index: Index, facts: Facts, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
-    """The expert's plan: the facts in the words of the fingerprint."""
+def plan_of(
+    index: Index, facts: Facts, fingerprint: Fingerprint, card: DataCard | None, shots: int | None = SHOTS
+) -> Plan:
+    """The expert's plan: the facts in the words of the fingerprint. Args: shots: for an anomaly detection only."""
     anomalies = index.task == "anomaly_detection"
     images = _most_of(fingerprint, index) if anomalies else _group(fingerprint, index.training[0].image)
     source = facts.source
@@ -168,7 +179,8 @@ def plan_of(index: Index, facts: Facts, fingerprint: Fingerprint, card: DataCard
         source = Source(kind="masks", path=_group(fingerprint, str(index.training[0].label)).pattern)
     keys = [key for key in fingerprint.patients if facts.patient in (key.where, key.column)]
     marked = [item.mask for item in index.training if item.mask]
-    few = {"masks": _group(fingerprint, marked[0]).pattern if marked else None, "about": index.about, "shots": SHOTS}
+    masks = _group(fingerprint, marked[0], masks=True).pattern if marked else None
+    few = {"masks": masks, "about": index.about, "shots": shots}
     return Plan.model_validate(
         {
             "task": index.task,
@@ -200,9 +212,11 @@ def _most_of(fingerprint: Fingerprint, index: Index) -> Group:
     return max(fingerprint.groups, key=lambda group: held[group.pattern])
 
 
-def _group(fingerprint: Fingerprint, image: str | Sequence[str]) -> Group:
+def _group(fingerprint: Fingerprint, image: str | Sequence[str], masks: bool = False) -> Group:
+    """The group of an image. Args: masks: of those that hold masks; the images' `*/#.png` may match `masks/1.png`."""
     path = image if isinstance(image, str) else image[0]
-    return next(group for group in fingerprint.groups if regex_of(group.pattern).fullmatch(path))
+    groups = [group for group in fingerprint.groups if group.values or not masks]
+    return next(group for group in groups if regex_of(group.pattern).fullmatch(path))
 
 
 def _folder_or_file(image: str | Sequence[str]) -> str:

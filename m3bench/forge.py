@@ -27,13 +27,15 @@ _PLACES = ("Lund", "Porto", "Kyoto", "Leeds", "Tampere", "Graz", "Perth", "Lyon"
 
 @dataclass(frozen=True)
 class Forged:
-    """A made-up dataset. card: None where none is shown."""
+    """A made-up dataset. card: None where none is shown.  about, shots: of an anomaly detection, as in a plan."""
 
     task: Task
     request: str
     refused: bool
     card: DataCard | None
     made: Made
+    about: str = ""
+    shots: int | None = None
 
 
 def make(layout: str, seed: int, folder: Path) -> Forged:
@@ -47,8 +49,11 @@ def make(layout: str, seed: int, folder: Path) -> Forged:
     refused = int(stream(0, layout).integers(IN_VAIN)) == seed % IN_VAIN
     carded = bool(random.random() < 0.6)
     made = module.write(Draft(folder, seed, topic, module.DIMS, carded, stream(seed, "folder", layout)))
+    shots = int(random.choice(list(_topics.SHOTS))) if module.TASK == "anomaly_detection" else None
     if refused:
         request = _topics.ask_in_vain(module.TASK, topic, random)
+    elif shots:
+        request = _topics.ask_to_detect(topic.images, shots, random)
     else:
         names = list(topic.names)
         kept = [i for i in range(len(names)) if len(names) == 1 or random.random() < 0.8]
@@ -58,7 +63,8 @@ def make(layout: str, seed: int, folder: Path) -> Forged:
         made = _narrowed(made, kept)
     name = f"{topic.region.capitalize()}-{_PLACES[random.integers(len(_PLACES))]}"
     text = f"# {name}\n\n{topic.images[0].upper()}{topic.images[1:]} ({module.DIMS}D).\n\n{made.about}\n"
-    return Forged(module.TASK, request, refused, DataCard(name=name, text=text) if carded else None, made)
+    card = DataCard(name=name, text=text) if carded else None
+    return Forged(module.TASK, request, refused, card, made, topic.about, shots)
 
 
 def _narrowed(made: Made, kept: Sequence[int]) -> Made:

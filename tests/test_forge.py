@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,7 +19,7 @@ from m3dspy.m3bench.faults import EDITS, LOST, damage, faults
 from m3dspy.m3bench.layouts._topics import TOPICS, ask_in_vain
 from m3dspy.m3bench.phantom import stream
 from m3dspy.m3bench.task import tasks
-from m3dspy.programs.lms.experts import data_engineer
+from m3dspy.programs.lms.experts import data_engineer, task_manager, words
 from m3dspy.programs.task_manager import check_plan
 from m3dspy.signatures.values import SPLITS, Index
 from m3dspy.workspace import emit
@@ -27,6 +28,7 @@ from m3dspy.workspace.indexing import check_index
 PARTS = ("train", "validation", "held-out")
 LAYOUTS = [(layout, part) for part in ("train", "held-out") for layout in partition.layouts_of(part)]
 NAMES = [f"forge-{layout}-{seed:06d}" for layout, _ in LAYOUTS for seed in range(3)]
+ANOMALIES = [f"forge-normal-abnormal-{seed:06d}" for seed in range(18)]
 SCRIPTS = {name: (emit.TEMPLATES / f"{name}.py").read_text() for name in ("classify", "segment")}
 
 
@@ -100,7 +102,7 @@ def test_the_helpers_obeying_the_plan_give_the_index(name, home, tmp_path, monke
     found = Index.model_validate_json((tmp_path / "index.json").read_text())
     for split in SPLITS:
         assert rows(found, split) == rows(made.capped, split)
-    assert ("split_column=" in script.read_text()) == made.official_split
+    assert bool(re.search("split_column=|test='", script.read_text())) == made.official_split
 
 
 def test_layouts_differ_in_all_that_real_datasets_differ_in(home):
@@ -108,9 +110,7 @@ def test_layouts_differ_in_all_that_real_datasets_differ_in(home):
     plans = [one.plan for one in made if one.plan]
     groups = [group for one in made for group in one.fingerprint.groups]
     assert len(LAYOUTS) >= 12
-    assert {(plan.task, plan.dims) for plan in plans} == {
-        (task, dims) for task in ("classification", "segmentation") for dims in (2, 3)
-    }
+    assert {(plan.task, plan.dims) for plan in plans} == set(TOPICS)
     assert {plan.source.kind for plan in plans} == {"folder", "table", "masks"}
     assert {plan.patient and plan.patient.where for plan in plans} == {None, "folder", "file name", "column"}
     assert {group.format for group in groups} == {"raster", "nifti", "dicom", "npy", "torch_tensor"}
@@ -125,7 +125,9 @@ def test_layouts_differ_in_all_that_real_datasets_differ_in(home):
 
 
 def test_a_request_in_vain_names_nothing_that_the_folder_holds():
-    everything = [(task, topic) for (task, _), found in TOPICS.items() for topic in found]
+    everything = [
+        (task, topic) for (task, _), found in TOPICS.items() if task != "anomaly_detection" for topic in found
+    ]
     for task, topic in everything:
         for seed in range(60):
             request = ask_in_vain(task, topic, stream(seed, topic.images))
@@ -135,9 +137,46 @@ def test_a_request_in_vain_names_nothing_that_the_folder_holds():
             assert named == [], request
 
 
+def test_anomalies_are_asked_for_in_vain_on_another_subject_zero_shot_or_in_another_task():
+    asked = {topic.images: {} for topic in TOPICS["anomaly_detection", 2]}
+    for topic in TOPICS["anomaly_detection", 2]:
+        for seed in range(30):
+            request = ask_in_vain("anomaly_detection", topic, stream(seed, topic.images))
+            other = not words.regions(topic.images) & words.regions(request)
+            kind = "subject" if other else "zero-shot" if words.shots(request) == 0 else words.task_of(request)
+            asked[topic.images].setdefault(kind, request)
+    for kinds in asked.values():
+        assert {"subject", "zero-shot"} < set(kinds)
+        assert not {"anomaly_detection", "classification", "segmentation", None} & set(kinds)
+
+
+@pytest.mark.parametrize("name", ANOMALIES)
+def test_the_rules_find_the_expert_s_plan_of_an_anomaly_detection(name, home):
+    made = exercise.make(name, home)
+    answer = task_manager.make_plan(made.request, made.fingerprint, list(made.cards), "")
+    assert answer["plan"] == made.plan
+    assert bool(answer["refusal"]) == made.refused
+
+
+def test_anomaly_detections_differ_and_each_of_their_lists_holds_enough_of_both_kinds(home):
+    made = [exercise.make(name, home) for name in ANOMALIES]
+    made = [one for one in made if one.plan]
+    assert {one.plan.shots for one in made} == {2, 4}
+    assert {(bool(one.plan.masks), one.official_split) for one in made} == {(m, t) for m in (0, 1) for t in (0, 1)}
+    assert {bool(one.plan.source.path) for one in made} == {True, False}
+    assert len({one.plan.label_values for one in made}) >= 4
+    for one in made:
+        assert (words.shots(one.request), one.index.about) == (one.plan.shots, one.plan.about)
+        for split in SPLITS:
+            held = Counter(item.label for item in one.index.items(split))
+            assert min(held["normal"], held["abnormal"]) >= one.plan.shots, (one.name, split)
+        marked = [item.label for split in SPLITS for item in one.index.items(split) if item.mask]
+        assert set(marked) == ({"abnormal"} if one.plan.masks else set())
+
+
 def test_one_request_in_six_is_in_vain(home):
-    made = [exercise.make(name, home) for name in partition.names("train", 66)[:-1]]
-    assert [one.refused for one in made].count(True) == 11  # of 65 forged: every layout once in six rounds
+    made = [exercise.make(name, home) for name in partition.names("train", 73)[:-1]]
+    assert [one.refused for one in made].count(True) == 12  # of 72 forged: every layout once in six rounds
     assert all(one.fingerprint.groups and one.request for one in made)
 
 
@@ -199,7 +238,7 @@ def test_any_few_exercises_in_a_row_differ(part):
 
 def test_another_seed_gives_other_exercises_and_too_many_are_refused():
     assert not set(partition.names("train", 50)[:-1]) & set(partition.names("train", 50, seed=1)[:-1])
-    with pytest.raises(UsageError, match="20000 exercises with seed 0: a seed is 0 to 499 and gives at most 11000"):
+    with pytest.raises(UsageError, match="20000 exercises with seed 0: a seed is 0 to 499 and gives at most 12000"):
         partition.names("train", 20_000)
     with pytest.raises(UsageError, match="No part is called 'test'"):
         partition.names("test", 1)

@@ -14,18 +14,23 @@ from m3dspy.m3bench import phantom
 from m3dspy.m3bench.layouts._topics import Topic
 from m3dspy.m3bench.phantom import stream, texture
 from m3dspy.m3bench.task import Facts
+from m3dspy.signatures.values import ABNORMAL
 
 MOST_PATIENTS = 18
 
 
 @dataclass(frozen=True)
 class Case:
-    """One eligible case. label: as the index calls it, or the path of its mask.  split: as the dataset says."""
+    """One eligible case. label: as the index calls it, or the path of its mask.  split: as the dataset says.
+
+    mask: of what is abnormal, in an anomaly detection.
+    """
 
     image: str | tuple[str, ...]
     patient: str
     label: str
     split: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,14 @@ class Draft:
             mask[ball] = value
             image[ball] = np.clip(image[ball] + 0.3 + 0.15 * place, 0, 1)
         return image, mask
+
+    def anomalous(self, shot: Shot, shape: tuple[int, ...]) -> tuple[NDArray, NDArray]:
+        """A pattern (0 to 1), and where it is abnormal: in a bright or dark ball, nowhere in a normal image."""
+        random = stream(self.seed, "anomaly", shot.patient, shot.number)
+        image = 0.5 + texture(random, shape, 3, 0.07)
+        ball = self._distance(shape, random.uniform(0.3, 0.7, len(shape))) < random.uniform(0.1, 0.2)
+        marked = (ball & (shot.label == ABNORMAL)).astype(np.uint8)
+        return np.clip(image + random.choice((-0.3, 0.3)) * marked, 0, 1), marked
 
     @staticmethod
     def _distance(shape: Sequence[int], centre: phantom.Numbers) -> NDArray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3dspy.signatures.values import Task
+from m3dspy.signatures.values import ABNORMAL, NORMAL, Task
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,15 @@ class Topic:
 
     region: of the body.  images: as a clinician calls them.  names: class or structure -> its abbreviation.
     absent: classes or structures of the same region that the data does not hold.
+    about: in an anomaly detection, what every image shows, as a caption would say it.
     """
 
     region: str
     modality: str
     images: str
     names: Mapping[str, str]
-    absent: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    about: str = ""
 
     @property
     def sided(self) -> bool:
@@ -96,11 +98,22 @@ MASKS_3D = (
     ),
     Topic("pelvis", "MR", "prostate MRI", {"prostate": "PR"}, ("bladder", "rectum")),
 )
+_KINDS = {str(NORMAL): "N", str(ABNORMAL): "A"}
+ANOMALIES_2D = (
+    Topic("chest", "X-ray", "chest X-rays", _KINDS, about="chest X-ray"),
+    Topic("eye", "photograph", "fundus photographs", _KINDS, about="fundus photograph"),
+    Topic("breast", "ultrasound", "breast ultrasound images", _KINDS, about="breast ultrasound"),
+    Topic("skin", "photograph", "photographs of the skin", _KINDS, about="skin photograph"),
+    Topic("knee", "MR", "knee MRI slices", _KINDS, about="knee MR"),
+    Topic("spine", "X-ray", "radiographs of the spine", _KINDS, about="spine X-ray"),
+    Topic("abdomen", "CT", "CT slices of the kidneys", _KINDS, about="kidney CT"),
+)
 TOPICS: dict[tuple[Task, int], tuple[Topic, ...]] = {
     ("classification", 2): CLASSES_2D,
     ("classification", 3): CLASSES_3D,
     ("segmentation", 2): MASKS_2D,
     ("segmentation", 3): MASKS_3D,
+    ("anomaly_detection", 2): ANOMALIES_2D,
 }
 _CLASSIFY = (
     "tell {names} apart on {images}",
@@ -118,6 +131,19 @@ _SEGMENT = (
     "Train a network for contouring {names}; the data are {images}.",
     "Pixel-wise masks of {names} are needed for new {images}.",
 )
+_DETECT = (
+    "few-shot anomaly detection on {images}, {shots} normal and {shots} abnormal",
+    "Find what is abnormal in {images} from {shots} examples of each kind.",
+    "We want to detect anomalies in {images}; take {shots} healthy and {shots} diseased ones to learn from.",
+    "{Word}-shot anomaly detection for {images}, please.",
+    "Can a model spot outliers among {images} after {word} examples of both kinds?",
+    "Learn from {word} normal and {word} abnormal {images} to detect anomalies in new ones.",
+)
+_ZERO_SHOT = (
+    "zero-shot anomaly detection on {images}",
+    "Detect anomalies in {images} zero-shot: without a single example of ours.",
+)
+SHOTS = {2: "two", 4: "four"}  # of each kind, in words
 _STATES = ("diseased", "healthy")
 _OTHER_TASKS = (
     "write a radiology report for each of these {images}",
@@ -140,8 +166,16 @@ def ask(task: Task, names: Sequence[str], images: str, random: np.random.Generat
     return phrases[random.integers(len(phrases))].format(names=_and(names), images=images)
 
 
+def ask_to_detect(images: str, shots: int, random: np.random.Generator) -> str:
+    """A request for anomaly detection. Args: shots: of each kind, one of SHOTS."""
+    phrase, word = _DETECT[random.integers(len(_DETECT))], SHOTS[shots]
+    return phrase.format(images=images, shots=shots, word=word, Word=word.capitalize())
+
+
 def ask_in_vain(task: Task, about: Topic, random: np.random.Generator) -> str:
     """A request that a folder about this topic cannot serve: another subject, other labels, another kind of task."""
+    if task == "anomaly_detection":
+        return _detect_in_vain(about, random)
     other: Task = "segmentation" if task == "classification" else "classification"
     match ("subject", "labels", "kind", "task")[random.integers(4)]:
         case "subject":
@@ -153,6 +187,18 @@ def ask_in_vain(task: Task, about: Topic, random: np.random.Generator) -> str:
             return ask(task, about.absent, about.images, random)
         case "kind":
             return ask(other, about.absent if other == "segmentation" else _STATES, about.images, random)
+        case _:
+            return _OTHER_TASKS[random.integers(len(_OTHER_TASKS))].format(images=about.images)
+
+
+def _detect_in_vain(about: Topic, random: np.random.Generator) -> str:
+    """Another subject, zero-shot, or another kind of task."""
+    match ("subject", "zero-shot", "task")[random.integers(3)]:
+        case "subject":
+            foreign = [topic for topic in ANOMALIES_2D if topic.region != about.region]
+            return ask_to_detect(foreign[random.integers(len(foreign))].images, random.choice(list(SHOTS)), random)
+        case "zero-shot":
+            return _ZERO_SHOT[random.integers(len(_ZERO_SHOT))].format(images=about.images)
         case _:
             return _OTHER_TASKS[random.integers(len(_OTHER_TASKS))].format(images=about.images)
 
