@@ -8,7 +8,7 @@ from m3dspy.workspace.syntax import parse
 
 SOUND = 3  # one script of so many is left as it is
 LOST = "lost import"
-IMPORTS = ("normalised", "ThreadPoolExecutor", "augmented", "np", "Counter", "DiceCELoss")
+IMPORTS = ("normalised", "ThreadPoolExecutor", "augmented", "np", "Counter", "DiceCELoss", "drawn", "augment")
 EDITS = {  # kind -> (what stands in a template, on the way of a smoke run; what is written instead)
     "misspelled attribute": (("s.channels)", "s.channel)"), ("s.cache_gb", "s.cache")),
     "misspelled name": (("loss=run.losses[0]", "loss=runs.losses[0]"), ('out / "cache"', 'output / "cache"')),
@@ -20,16 +20,26 @@ EDITS = {  # kind -> (what stands in a template, on the way of a smoke run; what
     "wrong shape": (
         ("torch.zeros(len(items), len(s.labels))", "torch.zeros(len(s.labels), len(items))"),
         ("case.mask[window][None]", "case.mask[window]"),
+        ("seen = case.image[None], ", "seen = case.image, "),
     ),
     "wrong axis": (
         ("logits.log_softmax(1)", "logits.log_softmax(2)"),
         ("logits[0].softmax(0)", "logits[0].softmax(4)"),
+        (".split(s.batch)[:steps]", ".split(s.batch, 1)[:steps]"),
     ),
-    "wrong dtype": ((".to(torch.float16)", ".to(torch.bfloat16)"),),
-    "wrong keyword": (("replacement=True", "with_replacement=True"), ("to_onehot_y=True", "onehot_y=True")),
+    "wrong dtype": (
+        (".to(torch.float16)", ".to(torch.bfloat16)"),
+        ("torch.cat(images)", "torch.cat(images).to(torch.float16)"),
+    ),
+    "wrong keyword": (
+        ("replacement=True", "with_replacement=True"),
+        ("to_onehot_y=True", "onehot_y=True"),
+        ("strength=s.augment", "strengths=s.augment"),
+    ),
     "wrong number of arguments": (
         ("Room(s.cache_gb, ", "Room("),
         ("upright(array, affine, s.dims)", "upright(array, s.dims)"),
+        ('drawn(index["training"], kept)', 'drawn(index["training"])'),
     ),
 }
 

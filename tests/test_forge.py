@@ -29,7 +29,7 @@ PARTS = ("train", "validation", "held-out")
 LAYOUTS = [(layout, part) for part in ("train", "held-out") for layout in partition.layouts_of(part)]
 NAMES = [f"forge-{layout}-{seed:06d}" for layout, _ in LAYOUTS for seed in range(3)]
 ANOMALIES = [f"forge-normal-abnormal-{seed:06d}" for seed in range(18)]
-SCRIPTS = {name: (emit.TEMPLATES / f"{name}.py").read_text() for name in ("classify", "segment")}
+SCRIPTS = {name: (emit.TEMPLATES / f"{name}.py").read_text() for name in ("classify", "detect", "segment")}
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -322,7 +321,8 @@ def train(
 
     # ---- model
     fabric = device_for(s)
-    core = backbone(s, weights, fabric, None if smoke else out / "cache", cache)
+    new = out / "cache"
+    core = backbone(s, weights, fabric, None if smoke else new, cache)
 
     def read(reader: Reader) -> dict[str, Known]:
         views = s.shots > 0 and s.augment > 0
@@ -411,21 +411,21 @@ def load_model(folder: Path, kind: type, weights: Path | None = None) -> tuple[S
 
 def made_up(folder: Path) -> dict:
     """Write 28 noisy pictures of stripes, half of them with a bright spot, and masks; returns their index."""
-    random, items = np.random.default_rng(0), []
-    y, x = np.mgrid[:72, :80]
+    random, items = torch.Generator().manual_seed(0), []
+    y, x = torch.meshgrid(torch.arange(72.0), torch.arange(80.0), indexing="ij")
     for i in range(28):
-        label = ("normal", "abnormal")[i % 2]
-        angle, place = random.uniform(0, 3), random.uniform(15, 55, 2)
-        image = 100 + 40 * np.sin((x * np.cos(angle) + y * np.sin(angle)) / 3) + random.normal(0, 10, x.shape)
-        spot = (y - place[0]) ** 2 + (x - place[1]) ** 2 < random.uniform(7, 12) ** 2
-        if label == "abnormal":
-            image[spot] += 90
-            (folder / f"mask{i}.png").write_bytes(png(spot.astype(np.uint8) * 255))
-        (folder / f"{i}.png").write_bytes(png(image.clip(0, 255).astype(np.uint8)))
-        mask = f"mask{i}.png" if label == "abnormal" else None
-        items.append({"id": f"case{i}", "patient": f"p{i}", "image": f"{i}.png", "label": label, "mask": mask})
-    labels = ["normal", "abnormal"]
-    return {"labels": labels, "training": items[:10], "validation": items[10:20], "test": items[20:]}
+        angle, down, along, radius = torch.rand(4, generator=random).tolist()
+        stripes = 40 * torch.sin((x * math.cos(3 * angle) + y * math.sin(3 * angle)) / 3)
+        image = 100 + stripes + 10 * torch.randn(x.shape, generator=random)
+        spot = (y - 15 - 40 * down) ** 2 + (x - 15 - 40 * along) ** 2 < (7 + 5 * radius) ** 2
+        item = {"id": f"case{i}", "patient": f"p{i}", "image": f"{i}.png", "label": "normal", "mask": None}
+        if i % 2:
+            image += 90 * spot
+            item |= {"label": "abnormal", "mask": f"mask{i}.png"}
+            (folder / f"mask{i}.png").write_bytes(png((spot * 255).byte().numpy()))
+        (folder / f"{i}.png").write_bytes(png(image.clamp(0, 255).byte().numpy()))
+        items.append(item)
+    return {"labels": ["normal", "abnormal"], "training": items[:10], "validation": items[10:20], "test": items[20:]}
 
 
 if __name__ == "__main__":
