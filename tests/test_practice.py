@@ -139,6 +139,16 @@ def _repeated(index):
     return next((patient for patient in people if people.count(patient) > 1), None)
 
 
+def test_a_pool_of_shots_may_be_dealt_as_one_likes_but_its_official_test_cases_stay(workshop):
+    seeds = (exercise for seed in range(60) if (exercise := workshop.exercise(f"forge-normal-abnormal-{seed:06d}")))
+    exercise = next(one for one in seeds if one.index and one.official_split)
+    index = exercise.answers.capped
+    swapped = index.model_copy(update={"training": index.validation, "validation": index.training})
+    assert share(likeness.of_index(swapped, exercise, None), "split") == 1
+    leaked = index.model_copy(update={"training": index.test, "test": index.training})
+    assert share(likeness.of_index(leaked, exercise, None), "split") < 1
+
+
 def test_half_the_cases_have_a_recall_of_a_half(usable):
     exercise = next(exercise for exercise in usable if exercise.index == exercise.capped)
     half = exercise.index.model_copy(update={"training": (), "validation": (), "test": ()})
