@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from m3dspy.errors import DataError
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.phantom import Numbers, Volume, stream
-from m3dspy.signatures.values import ABNORMAL, ANOMALY_LABELS, Index
+from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.signatures.values import ABNORMAL, ANOMALY_LABELS, Index, Source
 
 SPLITS, GOOD, UNGOOD, IMAGES, MASKS = ("valid", "test"), "good", "Ungood", "img", ("anomaly_mask", "label")
 SUFFIXES = "{png,jpeg}"
-SIZE, SMALLEST, DEMO, UNIT = 120, 20, 40, "test images"  # of a phantom; half of them are normal
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,31 @@ class Set:
     mixed: bool
     missed: float = 0.0
     alarms: float = 0.0
+
+    def task(self, modality: str, requests: tuple[str, ...], source: str, licence: str) -> BenchTask:
+        """The set as a dataset of the benchmark."""
+        return BenchTask(
+            name=self.name,
+            task="anomaly_detection",
+            requests=requests,
+            labels=ANOMALY_LABELS,
+            metric="image AUROC",
+            source=source,
+            licence=licence,
+            size=120,
+            smallest=20,
+            demo=40,
+            unit="test images, half of them normal",
+            build=self.build,
+            gold=self.gold,
+            facts=Facts(
+                modality,
+                Source(kind="folder", path=SPLITS[0]),
+                patient="file name" if self.patient else None,
+                values=(GOOD, UNGOOD),
+            ),
+            oracle=self.oracle,
+        )
 
     def build(self, folder: Path, size: int, seed: int, workers: int) -> dict[str, Any]:
         """Write a phantom of `size` test images and three fifths as many to learn from; what it knows of each."""

@@ -9,8 +9,6 @@ import numpy as np
 from m3dspy.m3bench import bmad, phantom
 from m3dspy.m3bench.bmad import Picture, Slice, disc
 from m3dspy.m3bench.phantom import blurred, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
-from m3dspy.signatures.values import ANOMALY_LABELS, Source
 
 SHAPE, SPACING = (192, 192), (1.1, 1.1)  # pixels; mm
 FLUID, WHITE, GREY = 0.12, 0.42, 0.52  # of the scanner's full signal
@@ -60,23 +58,12 @@ def draw(s: Slice, seed: int) -> Picture:
 
 SET = bmad.Set("Brain", "brain MR", draw, file_name, patient=r"^(\d+)_", masks=True, slices=2, mixed=True)
 
-TASK = BenchTask(
-    name="Brain",
-    task="anomaly_detection",
+TASK = SET.task(
+    "MR",
     requests=(
         "few-shot anomaly detection on brain MR, 4 normal and 4 abnormal",
         "Find and mark tumours in MR slices of the brain from four examples of each kind.",
     ),
-    labels=ANOMALY_LABELS,
-    metric="image AUROC",
     source="github.com/DorisBao/BMAD: Brain MRI, made from BraTS2021 (Bao et al. 2024)",
     licence="as BraTS2021; see github.com/DorisBao/BMAD",
-    size=bmad.SIZE,
-    smallest=bmad.SMALLEST,
-    demo=bmad.DEMO,
-    unit=bmad.UNIT,
-    build=SET.build,
-    gold=SET.gold,
-    facts=Facts("MR", Source(kind="folder", path="valid"), patient="file name", values=(bmad.GOOD, bmad.UNGOOD)),
-    oracle=SET.oracle,
 )

@@ -12,8 +12,6 @@ import numpy as np
 from m3dspy.m3bench import bmad, phantom
 from m3dspy.m3bench.bmad import UNGOOD, Picture, Slice, disc
 from m3dspy.m3bench.phantom import Volume, blurred, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
-from m3dspy.signatures.values import ANOMALY_LABELS, Source
 
 SHAPE, SPACING = (224, 224), (1.75, 1.75)  # pixels; mm
 
@@ -99,23 +97,12 @@ SET = bmad.Set(
     alarms=0.03,
 )
 
-TASK = BenchTask(
-    name="Chest",
-    task="anomaly_detection",
+TASK = SET.task(
+    "X-ray",
     requests=(
         "few-shot anomaly detection on chest X-ray films, 4 normal and 4 abnormal",
         "Tell normal chest films from those with an opacity by four examples of each kind.",
     ),
-    labels=ANOMALY_LABELS,
-    metric="image AUROC",
     source="github.com/DorisBao/BMAD: Chest X-ray, from the RSNA Pneumonia Detection Challenge (Bao et al. 2024)",
     licence="as the RSNA Pneumonia Detection Challenge; see github.com/DorisBao/BMAD",
-    size=bmad.SIZE,
-    smallest=bmad.SMALLEST,
-    demo=bmad.DEMO,
-    unit=bmad.UNIT,
-    build=SET.build,
-    gold=SET.gold,
-    facts=Facts("X-ray", Source(kind="folder", path="valid"), values=(bmad.GOOD, bmad.UNGOOD)),
-    oracle=SET.oracle,
 )

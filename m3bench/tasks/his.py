@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from m3dspy.m3bench import bmad
 from m3dspy.m3bench.bmad import Picture, Slice, disc
 from m3dspy.m3bench.phantom import Volume, blurred, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
-from m3dspy.signatures.values import ANOMALY_LABELS, Source
 
 SHAPE = (192, 192)  # pixels of about half a micrometre
 ROWS, COLUMNS = np.ogrid[: SHAPE[0], : SHAPE[1]]
@@ -77,23 +75,12 @@ SET = bmad.Set(
     alarms=0.03,
 )
 
-TASK = BenchTask(
-    name="HIS",
-    task="anomaly_detection",
+TASK = SET.task(
+    "microscopy",
     requests=(
         "few-shot anomaly detection on histopathological images, 4 normal and 4 abnormal",
         "Tell lymph node patches with metastasis from those without by four examples of each kind.",
     ),
-    labels=ANOMALY_LABELS,
-    metric="image AUROC",
     source="github.com/DorisBao/BMAD: Histopathology, from Camelyon16 (Bao et al. 2024)",
     licence="as Camelyon16; see github.com/DorisBao/BMAD",
-    size=bmad.SIZE,
-    smallest=bmad.SMALLEST,
-    demo=bmad.DEMO,
-    unit=bmad.UNIT,
-    build=SET.build,
-    gold=SET.gold,
-    facts=Facts("microscopy", Source(kind="folder", path="valid"), values=(bmad.GOOD, bmad.UNGOOD)),
-    oracle=SET.oracle,
 )

@@ -9,8 +9,6 @@ import numpy as np
 from m3dspy.m3bench import bmad, phantom
 from m3dspy.m3bench.bmad import Picture, Slice, disc
 from m3dspy.m3bench.phantom import FAT, blurred, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
-from m3dspy.signatures.values import ANOMALY_LABELS, Source
 
 SHAPE, SPACING = (192, 192), (1.6, 1.6)  # pixels; mm
 
@@ -56,23 +54,12 @@ def draw(s: Slice, seed: int) -> Picture:
 
 SET = bmad.Set("Liver", "liver CT", draw, file_name, patient=r"^(\d+)_", masks=True, slices=2, mixed=True)
 
-TASK = BenchTask(
-    name="Liver",
-    task="anomaly_detection",
+TASK = SET.task(
+    "CT",
     requests=(
         "few-shot anomaly detection on liver CT, 4 normal and 4 abnormal",
         "Find and mark tumours in CT slices of the liver from four examples of each kind.",
     ),
-    labels=ANOMALY_LABELS,
-    metric="image AUROC",
     source="github.com/DorisBao/BMAD: Liver CT, made from BTCV and LiTS (Bao et al. 2024)",
     licence="as BTCV and LiTS; see github.com/DorisBao/BMAD",
-    size=bmad.SIZE,
-    smallest=bmad.SMALLEST,
-    demo=bmad.DEMO,
-    unit=bmad.UNIT,
-    build=SET.build,
-    gold=SET.gold,
-    facts=Facts("CT", Source(kind="folder", path="valid"), patient="file name", values=(bmad.GOOD, bmad.UNGOOD)),
-    oracle=SET.oracle,
 )

@@ -10,8 +10,6 @@ from m3dspy.m3bench import bmad
 from m3dspy.m3bench.bmad import UNGOOD, Picture, Slice
 from m3dspy.m3bench.phantom import stream, texture
 from m3dspy.m3bench.retina import CHOROID, EPITHELIUM, cysts, detachment, retina, scanned
-from m3dspy.m3bench.task import BenchTask, Facts
-from m3dspy.signatures.values import ANOMALY_LABELS, Source
 
 SHAPE, SPACING = (192, 200), (5.5, 29.0)  # pixels; micrometres
 DISEASES = ("CNV", "DME", "DRUSEN")
@@ -65,23 +63,12 @@ SET = bmad.Set(
     alarms=0.03,
 )
 
-TASK = BenchTask(
-    name="OCT17",
-    task="anomaly_detection",
+TASK = SET.task(
+    "OCT",
     requests=(
         "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal, no masks",
         "Tell healthy OCT scans of the retina from diseased ones by four examples of each kind.",
     ),
-    labels=ANOMALY_LABELS,
-    metric="image AUROC",
     source="github.com/DorisBao/BMAD: OCT2017, from kaggle.com/datasets/paultimothymooney/kermany2018 (Bao 2024)",
     licence="as OCT2017; see github.com/DorisBao/BMAD",
-    size=bmad.SIZE,
-    smallest=bmad.SMALLEST,
-    demo=bmad.DEMO,
-    unit=bmad.UNIT,
-    build=SET.build,
-    gold=SET.gold,
-    facts=Facts("OCT", Source(kind="folder", path="valid"), patient="file name", values=(bmad.GOOD, bmad.UNGOOD)),
-    oracle=SET.oracle,
 )

@@ -10,8 +10,6 @@ from m3dspy.m3bench import bmad
 from m3dspy.m3bench.bmad import Picture, Slice
 from m3dspy.m3bench.phantom import stream
 from m3dspy.m3bench.retina import cysts, detachment, retina, scanned
-from m3dspy.m3bench.task import BenchTask, Facts
-from m3dspy.signatures.values import ANOMALY_LABELS, Source
 
 SHAPE, SPACING = (128, 256), (8.0, 23.0)  # pixels; micrometres
 
@@ -36,23 +34,12 @@ def draw(s: Slice, seed: int) -> Picture:
 
 SET = bmad.Set("RESC", "retinal OCT", draw, file_name, patient=r"^(\d+)_", masks=True, slices=2, mixed=True)
 
-TASK = BenchTask(
-    name="RESC",
-    task="anomaly_detection",
+TASK = SET.task(
+    "OCT",
     requests=(
         "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal",
         "Find and mark fluid in OCT scans of the retina from four examples of each kind.",
     ),
-    labels=ANOMALY_LABELS,
-    metric="image AUROC",
     source="github.com/DorisBao/BMAD: RESC, from github.com/CharlesKangZhou/P_Net_Anomaly_Detection (Bao et al. 2024)",
     licence="as RESC; see github.com/DorisBao/BMAD",
-    size=bmad.SIZE,
-    smallest=bmad.SMALLEST,
-    demo=bmad.DEMO,
-    unit=bmad.UNIT,
-    build=SET.build,
-    gold=SET.gold,
-    facts=Facts("OCT", Source(kind="folder", path="valid"), patient="file name", values=(bmad.GOOD, bmad.UNGOOD)),
-    oracle=SET.oracle,
 )
