@@ -7,9 +7,9 @@ Paths are relative to the dataset folder, with `/`. A *pattern* is a path in whi
 every varying word as `*` (`ADNI_PT/I######.pt`, `*/img/*.png`): it is what a language model gets to see.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 Task = Literal["classification", "segmentation", "anomaly_detection"]
 Split = Literal["training", "validation", "test"]
@@ -258,6 +258,11 @@ class Item(Value):
     about: str | None = Field(
         default=None, description="anomaly_detection: what the image shows, where it is not what the index says"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_blanks(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only an anomaly detection has masks and subjects: elsewhere nobody has to read past them."""
+        return {key: value for key, value in written(self).items() if value is not None or key not in ("mask", "about")}
 
 
 class Index(Value):
