@@ -41,6 +41,7 @@ FIXED = {
     "workers",
     "cache_gb",
     "precision",
+    "compile",
 }
 MOST_VOXELS = 2**25  # in one batch: nnU-Net's largest plans use 2**23, which fill a GPU of 11 GB
 

@@ -207,9 +207,7 @@ def _bank(model: MVFA, adapters: Adapters, how: Scoring, normals: Iterable[torch
 
 def _scale(values: Sequence[torch.Tensor], extremes: bool) -> Scale:
     flat = torch.cat([value.flatten() for value in values])
-    if extremes:
-        return Scale(float(flat.min()), max(float(flat.max() - flat.min()), 1e-12))
-    return Scale.of(flat)
+    return Scale.spanning(flat) if extremes else Scale.of(flat)
 
 
 def squashed(thresholds: tuple[Threshold, Threshold], scores: Scores) -> Scores:

@@ -138,15 +138,20 @@ class Scale:
         values = values.double()
         return cls(float(values.mean()), max(float(values.std(correction=0)), 1e-12))
 
+    @classmethod
+    def spanning(cls, values: Tensor) -> "Scale":
+        """Minimum and maximum of the set, which become 0 and 1."""
+        low, high = float(values.min()), float(values.max())
+        return cls(low, max(high - low, 1e-12))
+
     def apply(self, values: Tensor) -> Tensor:
-        """Scores, in deviations from the mean of the reference set."""
+        """Scores in the units of the set: 0 is its mean (or minimum), 1 a deviation (or the range) above."""
         return (values - self.shift) / self.width
 
 
 def min_max(values: Tensor) -> Tensor:
     """Scores of a whole test set, brought to 0 to 1: the paper's way, which gives one image alone no score."""
-    low, high = values.amin(), values.amax()
-    return (values - low) / (high - low).clamp_min(1e-12)
+    return Scale.spanning(values).apply(values)
 
 
 def fuse(text: Any, bank: Any, weight: float) -> Any:

@@ -31,10 +31,9 @@ class Judge(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A trained detector, the hash of its CLIP, and all who are to answer."""
+    """A trained detector, and all who are to answer."""
 
     detector: Detector
-    hash: str
     judges: list[Judge]
 
 

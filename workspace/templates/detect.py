@@ -76,10 +76,8 @@ from mvfa import (
 from network import network
 
 TASK = "anomaly_detection"
-LOSSES = (
-    "log-odds",
-    "probability",
-)  # of an image: cross entropy of the log-odds, or (paper) of the probability as if it were
+# Cross entropy of an image's log-odds; or (paper) of its probability, taken for log-odds.
+LOSSES = ("log-odds", "probability")
 PACKAGES = ("mvfa",)  # imported beside what all templates import, and so:
 HELPERS = ("answers.py", "few_shot.py")
 PRESETS = {
@@ -112,6 +110,7 @@ PRESETS = {
         "align_corners": True,
         "words": "paper",
         "loss": "probability",
+        "highest": 0.0,
         "augment": 0.0,
         "lr": 1e-4,
         "batch": 1,
@@ -230,7 +229,8 @@ def backbone(s: Settings, weights: Path | None, fabric: Fabric, new: Path | None
     hash, folders = fingerprint(clip), [known] if known else []
 
     def reader(model: MVFA) -> Reader:
-        form = (hash, s.size, s.activation, s.normalize, model.layers if model.all_frozen else model.layers[0])
+        layers = model.layers if model.all_frozen else model.layers[0]
+        form = (hash, s.size, s.activation, s.normalize, layers, fabric.device.type, s.precision)
         cache = FeatureCache(repr(form), folders, new, s.cache_gb)
         if s.compile and fabric.device.type == "cuda":
             model.compiled()
@@ -366,7 +366,7 @@ def train(
     judges = [Judge("", core.adapted, detector.parts, detector.answers)]
     if s.draw == 0 and not s.shuffled and index["test"]:
         judges += untrained(data if core.plain is core.adapted else read(core.plain), text, s, core, how)
-    run.finish(answered(index["test"], root, out / "predictions", s, Finished(detector, core.hash, judges)))
+    run.finish(answered(index["test"], root, out / "predictions", s, Finished(detector, judges)))
 
 
 def untrained(
@@ -406,7 +406,7 @@ def load_model(folder: Path, kind: type, weights: Path | None = None) -> tuple[S
     load_adapters(model, folder / "adapters.pth")
     detector = Detector.load(folder, model, model.adapters.eval())
     judge = Judge("", core.adapted, detector.parts, detector.answers)
-    return s, Finished(detector, core.hash, [judge]), fabric
+    return s, Finished(detector, [judge]), fabric
 
 
 def made_up(folder: Path) -> dict:

@@ -73,8 +73,8 @@ def drawn(items: list[dict], s) -> list[dict]:
             ranked.append((seen[item["patient"]], len(ranked), item))
         if len(ranked) < s.shots:
             raise Problem(
-                f"{s.shots} {label} images were asked for, the training list holds {len(ranked)}: lower shots (now "
-                f"{s.shots}), or add {label} images"
+                f"{s.shots} {label} images were asked for, the training list holds {len(ranked)}: lower shots, or add "
+                f"{label} images"
             )
         chosen += [item for *_, item in sorted(ranked, key=lambda entry: entry[:2])[: s.shots]]
     return chosen
