@@ -137,6 +137,26 @@ def test_own_block_is_open_clips_with_and_without_gradients(model):
         assert relative(*gradients) <= 1e-5
 
 
+def test_large_weights_are_multiplied_alike_by_onednn():
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 9, 256, requires_grad=True), torch.randn(512, 256), torch.randn(512)
+    results = []
+    for multiplied in (trunk.linear, torch.nn.functional.linear):
+        answer = multiplied(x, weight, bias)
+        (gradient,) = torch.autograd.grad(answer.square().sum(), x)
+        results.append((answer.detach(), gradient))
+    for one, other in zip(*results, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-6
+
+
+def test_own_block_is_open_clips_where_weights_are_large():
+    torch.manual_seed(0)
+    layer = open_clip.transformer.ResidualAttentionBlock(256, 4)
+    x = torch.randn(2, 17, 256)
+    assert layer.attn.in_proj_weight.numel() > trunk._LARGE
+    assert float((trunk.block(layer, x) - layer(x)).detach().abs().max()) < 1e-5
+
+
 def test_trunk_has_no_gradients_and_stays_in_evaluation():
     model = micro().train()
     loss_and_gradients(model, 0, "pixel")

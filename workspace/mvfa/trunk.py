@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+_LARGE = 1 << 16  # numbers in a weight; smaller ones are not worth oneDNN's overhead
+
 
 def image_tower(clip: nn.Module) -> Any:
     """The vision transformer of a CLIP.
@@ -70,17 +72,26 @@ def embedded(visual: Any, images: Tensor) -> Tensor:
     return visual.ln_pre(torch.cat([start, patches], 1) + visual.positional_embedding.to(patches.dtype))
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear`, on a CPU in float32 by oneDNN: it uses all of AVX-512, which MKL does on some makes of CPU only."""
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < _LARGE
+    if plain or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+
+
 def block(layer: Any, x: Tensor) -> Tensor:
     """One block of the transformer, (B, 1 + L, W) -> (B, 1 + L, W), equal to `layer(x)`."""
-    attention = layer.attn
+    attention, mlp = layer.attn, layer.mlp
     if not isinstance(attention, nn.MultiheadAttention):
         return layer(x)
     images, tokens, width = x.shape
-    mixed = F.linear(layer.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    mixed = linear(layer.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
     query, key, value = mixed.view(images, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(images, tokens, width)
-    x = x + layer.ls_1(attention.out_proj(seen))
-    return x + layer.ls_2(layer.mlp(layer.ln_2(x)))
+    x = x + layer.ls_1(linear(seen, attention.out_proj.weight, attention.out_proj.bias))
+    inner = mlp.gelu(linear(layer.ln_2(x), mlp.c_fc.weight, mlp.c_fc.bias))
+    return x + layer.ls_2(linear(inner, mlp.c_proj.weight, mlp.c_proj.bias))
 
 
 def blocks(visual: Any, x: Tensor, begin: int, end: int) -> Tensor:
