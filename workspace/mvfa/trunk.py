@@ -73,11 +73,27 @@ def embedded(visual: Any, images: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`F.linear`, on a CPU in float32 by oneDNN: it uses all of AVX-512, which MKL does on some makes of CPU only."""
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < _LARGE
+    """`F.linear`; frozen weights on a CPU by oneDNN, which uses all of AVX-512 where MKL does so on some makes only."""
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or weight.numel() < _LARGE or weight.requires_grad
     if plain or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+    return _Frozen.apply(x, weight, bias)
+
+
+class _Frozen(torch.autograd.Function):
+    """`F.linear` by oneDNN, of which nothing is kept for the gradient but the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape = x.shape
+        return F.linear(x.to_mkldnn(), weight, bias).to_dense()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (weight,), (gradient,) = ctx.saved_tensors, gradients
+        dense = gradient.contiguous().to_mkldnn()
+        return torch.ops.aten.mkldnn_linear_backward_input(ctx.shape, dense, weight).to_dense(), None, None
 
 
 def block(layer: Any, x: Tensor) -> Tensor:
