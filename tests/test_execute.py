@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from contextlib import closing
@@ -89,6 +90,17 @@ def test_a_long_line_is_cut_and_bytes_that_are_no_text_are_replaced(script, leve
 
 def test_the_number_of_threads_reaches_the_script(script, level):
     assert list(script("import os; print(os.environ['OMP_NUM_THREADS'])", threads=3)) == ["3"]
+
+
+def test_a_script_can_be_told_lines_while_it_runs(script, level):
+    tell = []
+    with closing(script("import sys\nfor line in sys.stdin: print(line.strip() * 2)", listen=tell.append)) as lines:
+        first = iter(lines)
+        threading.Timer(0.5, lambda: tell[0]("ab")).start()
+        assert next(first) == "abab"
+        tell[0]("c")
+        assert next(first) == "cc"
+    tell[0]("too late")
 
 
 # ------------------------------------------------------------------------------------------------ endings

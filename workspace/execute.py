@@ -14,12 +14,12 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from m3dspy.errors import NoSandbox, RunFailed
 from m3dspy.workspace import sandbox
@@ -45,6 +45,7 @@ def stream(
     trusted: bool,
     unsafe: bool,
     threads: int | None = None,
+    listen: Callable[[Callable[[str], None]], None] | None = None,
 ) -> Generator[str, None, None]:
     """Run `code/script` and yield the lines it prints, as they come.
 
@@ -60,6 +61,8 @@ def stream(
         trusted: written by our own templates and rules only, so it may run uncontained where nothing can contain it.
         unsafe: let code that a language model wrote run uncontained there, too.
         threads: for OpenMP and BLAS; None: as this process.
+        listen: called once, before the first line, with a function that sends the script a line on its stdin; None:
+            its stdin is empty. What can no longer be sent, because the script has ended, is dropped.
 
     Lines are cut at 64 kB. Linux ends the script with the *thread* that started it, by `kill -9` too: take all lines
     in the thread that takes the first.
@@ -84,10 +87,12 @@ def stream(
         with log.open("ab", buffering=0) as record:
             if box.bwrap is not None:
                 walls = sandbox.walls(code, out, mounts, hide, threads)
-                process = sandbox.start_contained(box.bwrap, command, walls)
+                process = sandbox.start_contained(box.bwrap, command, walls, talk=listen is not None)
             else:
-                process = sandbox.start_plain(command, out, Path(scratch), threads)
+                process = sandbox.start_plain(command, out, Path(scratch), threads, talk=listen is not None)
             try:
+                if listen and process.stdin:
+                    listen(partial(_send, process.stdin))
                 stopped = yield from _lines(process, record, deadline)
                 status = 0 if stopped else process.wait()
             finally:
@@ -102,6 +107,12 @@ def stream(
         raise RunFailed(f"{script} was killed (signal {killed_by}){guess}", log, cut=True)
     if status:
         raise RunFailed(f"{script} ended with status {status}.", log)
+
+
+def _send(pipe: IO[bytes], line: str) -> None:
+    with suppress(BrokenPipeError, ValueError):
+        pipe.write(line.encode() + b"\n")
+        pipe.flush()
 
 
 def _filled(text: str, places: Mapping[str, Path]) -> str:
@@ -154,8 +165,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     with Path(os.devnull).open("wb") as nowhere:  # the pipes close when the last of them is dead
         deque(_lines(process, nowhere, time.monotonic() + 2), maxlen=0)
-    for pipe in filter(None, (process.stdout, process.stderr)):
-        pipe.close()
+    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 def _uncontained(why: str, trusted: bool, unsafe: bool) -> None:

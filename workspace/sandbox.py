@@ -65,29 +65,33 @@ def probe() -> Containment:
     return Containment("none", why="; ".join(complaints) or "bubblewrap is not installed")
 
 
-def start_contained(bwrap: Path, command: Sequence[str], walls: Sequence[str]) -> subprocess.Popen[bytes]:
+def start_contained(
+    bwrap: Path, command: Sequence[str], walls: Sequence[str], *, talk: bool = False
+) -> subprocess.Popen[bytes]:
     """Start a command behind walls; its own environment is empty, because the inside can read it in /proc/1."""
     file = os.memfd_create("walls")
     try:
         os.write(file, b"".join(os.fsencode(wall) + b"\0" for wall in walls))
         os.lseek(file, 0, os.SEEK_SET)
-        return _start([str(bwrap), "--args", str(file), "--", *command], env={}, pass_fds=[file])
+        return _start([str(bwrap), "--args", str(file), "--", *command], talk, env={}, pass_fds=[file])
     finally:
         os.close(file)
 
 
-def start_plain(command: Sequence[str], out: Path, scratch: Path, threads: int | None) -> subprocess.Popen[bytes]:
+def start_plain(
+    command: Sequence[str], out: Path, scratch: Path, threads: int | None, *, talk: bool = False
+) -> subprocess.Popen[bytes]:
     """Start a command with the user's own rights, yet a clean environment; on Linux it dies with this process."""
     own = Path(m3dspy.__file__).parent.parent
     if sys.platform == "linux":
         command = [sys.executable, "-c", DIES_WITH_PARENT, *command]
-    return _start(command, env=_environment(scratch, [own], threads), cwd=out)
+    return _start(command, talk, env=_environment(scratch, [own], threads), cwd=out)
 
 
-def _start(command: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], talk: bool, **how: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # pyright: ignore[reportReturnType]
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
