@@ -9,27 +9,28 @@ with closing(lines):                              # leaving the block ends the s
 import os
 import selectors
 import signal
-import subprocess
-import sys
-import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from subprocess import Popen
+from sys import executable
 from tempfile import TemporaryDirectory
-from typing import IO, BinaryIO
+from typing import IO
 
 from m3dspy.errors import NoSandbox, RunFailed
 from m3dspy.workspace import sandbox
 from m3dspy.workspace.runs import disk
-from m3dspy.workspace.sandbox import Containment, probe
+from m3dspy.workspace.sandbox import Containment, Limits, probe
+from m3dspy.workspace.sandbox.walls import Gpus
 
-__all__ = ["Containment", "probe", "stream"]
+__all__ = ["Containment", "Limits", "probe", "stream"]
 
 LONGEST_LINE = 64 * 1024
-MOST_OUTPUT = 64 * 1024 * 1024
+LOG_HEAD, LOG_TAIL = 8 << 20, 1 << 20
+UNITS = {"memory": (2**30, ".1f", " GiB"), "disk": (2**30, ".1f", " GiB"), "output": (2**20, ".0f", " MiB")}
 
 
 def stream(
@@ -39,13 +40,14 @@ def stream(
     *,
     out: Path,
     mounts: Mapping[str, Path] = {},
-    hide: Sequence[Path] = (),
     log: Path,
     seconds: float | None,
     trusted: bool,
     unsafe: bool,
     threads: int | None = None,
     listen: Callable[[Callable[[str], None]], None] | None = None,
+    limits: Limits | None = None,
+    gpus: Gpus = None,
 ) -> Generator[str, None, None]:
     """Run `code/script` and yield the lines it prints, as they come.
 
@@ -54,59 +56,99 @@ def stream(
         arguments: `{name}` stands for the path of a mount; `{out}` and `{code}` too.
         out: the one folder that the script may write to, and where it runs.
         mounts: name -> file or folder that it may read.
-        hide: files and folders below the mounts that it must not see. A file reads empty, a folder is empty; a folder
-            of which every entry is hidden is emptied as a whole. Uncontained, nothing can be hidden.
-        log: what it prints, stderr too, is appended here; must lie outside `out`.
-        seconds: wall time after which it is killed; None: no limit.
+        log: what it prints, stderr too, is appended here; must lie outside `out`. Of more than 9 MiB the middle is
+            left out.
+        seconds: wall time after which it is stopped; None: no limit.
         trusted: written by our own templates and rules only, so it may run uncontained where nothing can contain it.
         unsafe: let code that a language model wrote run uncontained there, too.
         threads: for OpenMP and BLAS; None: as this process.
         listen: called once, before the first line, with a function that sends the script a line on its stdin; None:
             its stdin is empty. What can no longer be sent, because the script has ended, is dropped.
+        limits: None: those of this machine.
+        gpus: the numbers of the NVIDIA GPUs that it may use, as in /dev; "all"; None: none.
 
-    Lines are cut at 64 kB. Linux ends the script with the *thread* that started it, by `kill -9` too: take all lines
-    in the thread that takes the first.
+    Lines are cut at 64 kB. The script ends with this process, by `kill -9` too.
 
     Raises:
         NoSandbox: untrusted, and nothing here can contain it.
-        RunFailed: it ended with another status than 0, ran into its limit, or printed more than 64 MB.
+        RunFailed: it ended with another status than 0 or broke a limit, which is named.
     """
     box = probe()
-    if box.bwrap is None:
+    if box.level == "none":
         _uncontained(box.why, trusted, unsafe)
+    elif os.geteuid() == 0:
+        _warn_once("m3dspy runs as root: what gets out of the sandbox would be root, too. Use an ordinary user.")
+    limits = limits or Limits()
     code, out = code.resolve(), out.resolve()
     mounts = {name: path.resolve() for name, path in mounts.items()}
-    places = {**mounts, "out": out, "code": code}
-    if box.bwrap is not None:
-        places = {name: sandbox.INSIDE / name for name in places}
-    command = [sys.executable, str(places["code"] / script), *(_filled(text, places) for text in arguments)]
-    deadline = time.monotonic() + seconds if seconds is not None else float("inf")
+    paths = {**mounts, "out": out, "code": code}
+    places = {name: sandbox.place_of(box, path, name) for name, path in paths.items()}
+    command = [executable, str(places["code"] / script), *(_filled(text, places) for text in arguments)]
+    with TemporaryDirectory(prefix="m3dspy-") as scratch, disk(log), closing(_Log(log)) as record:
+        started = sandbox.start(
+            box,
+            command,
+            code,
+            out,
+            mounts,
+            Path(scratch).resolve(),
+            limits=limits,
+            seconds=seconds,
+            threads=threads,
+            gpus=gpus,
+            talk=listen is not None,
+        )
+        try:
+            if listen and (stdin := started.supervisor.stdin):
+                listen(partial(_send, stdin))
+            yield from _lines(started.supervisor, record, limits.output)
+        finally:
+            ending = started.stop()
+    if record.total > limits.output:
+        ending = replace(ending, stopped="output", used=record.total, limit=limits.output)
+    _judge(ending, script, log)
 
-    with TemporaryDirectory(prefix="m3dspy-") as scratch, disk(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab", buffering=0) as record:
-            if box.bwrap is not None:
-                walls = sandbox.walls(code, out, mounts, hide, threads)
-                process = sandbox.start_contained(box.bwrap, command, walls, talk=listen is not None)
-            else:
-                process = sandbox.start_plain(command, out, Path(scratch), threads, talk=listen is not None)
-            try:
-                if listen and process.stdin:
-                    listen(partial(_send, process.stdin))
-                stopped = yield from _lines(process, record, deadline)
-                status = 0 if stopped else process.wait()
-            finally:
-                _end(process)
-    if stopped == "time":
-        raise RunFailed(f"{script} was stopped after {seconds:g} s (its limit).", log, cut=True)
-    if stopped == "output":
-        raise RunFailed(f"{script} was stopped: it printed more than {MOST_OUTPUT >> 20} MB.", log)
-    killed_by = status - 128 if box.bwrap is not None else -status  # bubblewrap tells it the way a shell does
-    if killed_by > 0:
-        guess = "; out of memory?" if killed_by == signal.SIGKILL else "."
-        raise RunFailed(f"{script} was killed (signal {killed_by}){guess}", log, cut=True)
+
+def _judge(ending: sandbox.Ending, script: str, log: Path) -> None:
+    """Raise what a bad ending was."""
+    if ending.left:
+        raise RunFailed(f"{script} has ended, but {ending.left} processes of it cannot be killed.", log)
+    if ending.stopped == "supervisor":
+        raise RunFailed(f"{script} was stopped: something killed its supervisor.", log, cut=True)
+    if ending.stopped:
+        scale, form, unit = UNITS.get(ending.stopped, (1, ",.6g", " s" if ending.stopped in ("time", "idle") else ""))
+        used, limit = (format(value / scale, form) for value in (ending.used, ending.limit))
+        raise RunFailed(f"{script} was stopped: {ending.stopped}, {used} of {limit}{unit}.", log, cut=True)
+    status = ending.status or 0
+    if status < 0:
+        guess = "; out of memory?" if -status == signal.SIGKILL else "."
+        raise RunFailed(f"{script} was killed (signal {-status}){guess}", log, cut=True)
     if status:
         raise RunFailed(f"{script} ended with status {status}.", log)
+
+
+class _Log:
+    """A log that keeps the first 8 MiB and the last 1 MiB of what a script prints."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file, self.total, self.tail = path.open("ab", buffering=0), 0, bytearray()
+
+    def write(self, chunk: bytes) -> None:
+        room = max(0, LOG_HEAD - self.total)
+        self.total += len(chunk)
+        if room:
+            self.file.write(chunk[:room])
+        self.tail += chunk[room:]
+        if len(self.tail) > 2 * LOG_TAIL:
+            del self.tail[:-LOG_TAIL]
+
+    def close(self) -> None:
+        with self.file:
+            kept = self.tail[-LOG_TAIL:]
+            if (left_out := self.total - LOG_HEAD - len(kept)) > 0:
+                self.file.write(f"\n[{left_out:,} bytes left out]\n".encode())
+            self.file.write(kept)
 
 
 def _send(pipe: IO[bytes], line: str) -> None:
@@ -121,53 +163,30 @@ def _filled(text: str, places: Mapping[str, Path]) -> str:
     return text
 
 
-def _lines(process: subprocess.Popen[bytes], record: BinaryIO, deadline: float) -> Generator[str, None, str]:
-    """The lines of stdout until the process has ended; stdout and stderr go to `record`.
-
-    Returns: why it has to be stopped, "time" or "output"; "" if it came to its end.
-    """
-    total, rest = 0, b""
+def _lines(process: Popen[bytes], record: _Log, most: int) -> Generator[str, None, None]:
+    """The lines of stdout until everybody has closed it, or more than `most` bytes came; all goes to `record`."""
+    rest = b""
     with selectors.DefaultSelector() as pipes:
         for pipe in filter(None, (process.stdout, process.stderr)):
             pipes.register(pipe, selectors.EVENT_READ)
         while pipes.get_map():
-            ready = pipes.select(max(0.0, min(0.2, deadline - time.monotonic())))
+            ready = pipes.select(0.5)
             if not ready and process.poll() is not None:
                 break  # somebody whom it left behind holds the pipes open
             for key, _ in ready:
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
                     pipes.unregister(key.fileobj)
-                total += len(chunk)
                 record.write(chunk)
                 if key.fileobj is process.stdout:
                     *whole, rest = (rest + chunk).split(b"\n")
                     rest = rest[:LONGEST_LINE]
                     for line in whole:
                         yield line[:LONGEST_LINE].decode(errors="replace")
-            if total > MOST_OUTPUT:
-                return "output"
-            if time.monotonic() >= deadline:
-                return "time"
+            if record.total > most:
+                return
     if rest:
         yield rest.decode(errors="replace")
-    return ""
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill whatever is left: the script's group and session; with bubblewrap its PID namespace goes too."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if os.getsid(int(entry.name)) == process.pid:
-                os.kill(int(entry.name), signal.SIGKILL)
-    process.wait()
-    with Path(os.devnull).open("wb") as nowhere:  # the pipes close when the last of them is dead
-        deque(_lines(process, nowhere, time.monotonic() + 2), maxlen=0)
-    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
-        with suppress(BrokenPipeError):
-            pipe.close()
 
 
 def _uncontained(why: str, trusted: bool, unsafe: bool) -> None:

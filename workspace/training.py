@@ -177,7 +177,6 @@ def _training_lines(
             ["--index", "{index}", "--data", "{data}", "--out", "{out}", *_named(backbone), *arguments],
             out=out,
             mounts={"index": shown, "data": root, **backbone},
-            hide=_secrets(run, root, index),
             seconds=seconds,
             trusted=trusted,
             unsafe=unsafe,
@@ -189,7 +188,8 @@ def _training_lines(
 def _lines(
     run: Run, name: str, arguments: Sequence[str], *, out: Path, seconds: float | None = None, **how: Any
 ) -> Generator[str, None, None]:
-    return execute.stream(run.folder / "code", SCRIPT, arguments, out=out, log=run.log(name), seconds=seconds, **how)
+    code, log = run.folder / "code", run.log(name)
+    return execute.stream(code, SCRIPT, arguments, out=out, log=log, seconds=seconds, gpus="all", **how)
 
 
 def _backbone(run: Run, weights: str | None = None) -> dict[str, Path]:
