@@ -1,0 +1,4 @@
+"""Burn CPU for ever, silently."""
+
+while True:
+    pass
