@@ -34,7 +34,15 @@ LEFTOVERS = sorted(HERE.glob("[fg]*.py"))
 KEY = "M3SECRET-6d1f"
 SECONDS = 12.0
 LIMITS = Limits(
-    memory=512 * MIB, processes=64, disk=100 * MIB, files=2000, output=16 * MIB, idle=4.0, tmp=96 * MIB, shm=256 * MIB
+    memory=512 * MIB,
+    processes=64,
+    disk=100 * MIB,
+    files=2000,
+    largest=1024 * MIB,
+    output=16 * MIB,
+    idle=4.0,
+    tmp=96 * MIB,
+    shm=256 * MIB,
 )
 ENDS = {  # these go on until they are stopped, by one of these limits
     "d01_fork_bomb": {"processes"},
@@ -271,7 +279,7 @@ def test_all_of_this_holds_for_an_ordinary_user(tmp_path_factory):
     tree = Path(__file__).parent.parent
     environment = {**os.environ, "HOME": "/nonexistent", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     how = {"cwd": tree, "env": environment, "capture_output": True, "text": True}
-    ready = subprocess.run([*as_nobody, "-c", "import m3dspy.workspace.execute"], **how)
+    ready = subprocess.run([*as_nobody, "-c", "from m3dspy.workspace import execute; execute.probe()"], **how)
     if ready.returncode:
         pytest.skip(f"another user cannot start this Python: {(ready.stderr.strip().splitlines() or [''])[-1]}")
     home = Path("/tmp", f"m3dspy-attacks-{os.getpid()}")

@@ -9,7 +9,7 @@ Limits (bytes, seconds, numbers) are those of `Limits`. A tree that did less tha
 seconds is stuck, whatever it prints.
 """
 
-# ruff: noqa: PTH101, PTH108, PTH116, PTH118, PTH123, PTH207, PTH208 (pathlib is slow to start)
+# ruff: noqa: PTH101, PTH104, PTH108, PTH116, PTH123, PTH207, PTH208 (pathlib is slow to start)
 import ctypes
 import glob
 import json
@@ -26,6 +26,7 @@ SET_CHILD_SUBREAPER = 36
 GRACE = 2.0  # from SIGTERM to SIGKILL, where time is up
 PATIENCE = 10.0  # for processes that the kernel does not let go of
 IDLE_SHARE = 0.01
+LONGEST_PATH, DEEPEST = 2000, 64  # characters; folders, one in the other
 EXTRA_BITS = 0o6022  # set-uid, set-gid, writable for the group or others
 
 
@@ -124,14 +125,25 @@ def usage(folders: list[str], most: int) -> tuple[int, int]:
 
 
 def strip(folder: str) -> None:
-    """Leave no set-uid or set-gid file and nothing that others may write to; the owner may read and remove it all."""
-    for here, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            path = os.path.join(here, name)
-            mode = os.lstat(path).st_mode
-            wanted = mode & ~EXTRA_BITS | (0o700 if stat.S_ISDIR(mode) else 0o600)
-            if not stat.S_ISLNK(mode) and wanted != mode:
-                os.chmod(path, stat.S_IMODE(wanted))
+    """Leave no set-uid or set-gid file and nothing that others may write to; the owner may read and remove it all.
+
+    A folder too deep for those who read and remove it is moved up, to `deep-...`.
+    """
+    todo = [folder]
+    while todo:
+        here = todo.pop()
+        if len(here) > LONGEST_PATH or here.count("/") > folder.count("/") + DEEPEST:
+            flat = f"{folder}/deep-{os.urandom(4).hex()}"
+            os.rename(here, flat)
+            here = flat
+        with os.scandir(here) as entries:
+            for entry in entries:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                wanted = mode & ~EXTRA_BITS | (0o700 if stat.S_ISDIR(mode) else 0o600)
+                if not stat.S_ISLNK(mode) and wanted != mode:
+                    os.chmod(entry.path, stat.S_IMODE(wanted))
+                if stat.S_ISDIR(mode):
+                    todo.append(entry.path)
 
 
 class Watch:
