@@ -1,4 +1,4 @@
-"""Read the memory, the open files and the folder of work of other processes: the decoy, the parent, the agent."""
+"""Read the memory, the environment and the folders of other processes: the decoy, the parent, the agent."""
 
 import ctypes
 import glob
@@ -17,7 +17,7 @@ for folder in glob.glob("/proc/[0-9]*"):
                     done.append(f"{folder}/{name}")
         except OSError:
             pass
-    for call in (lambda f=folder: os.listdir(f"{f}/fd"), lambda f=folder: os.readlink(f"{f}/cwd")):
+    for call in (lambda f=folder: os.readlink(f"{f}/cwd"), lambda f=folder: os.stat(f"{f}/root/etc")):
         try:
             call()
             done.append(folder)

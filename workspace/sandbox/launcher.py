@@ -11,7 +11,8 @@ import resource
 import sys
 from typing import Any
 
-SET_PDEATHSIG, SET_SECCOMP, SET_NO_NEW_PRIVS, FILTER, KILL = 1, 22, 38, 2, 9
+SET_PDEATHSIG, SET_SECCOMP, CAPBSET_DROP, SET_NO_NEW_PRIVS, FILTER, KILL = 1, 22, 24, 38, 2, 9
+CAPABILITIES_VERSION = 0x20080522
 OLDEST_LANDLOCK = 6  # the first that keeps signals inside
 
 
@@ -27,6 +28,15 @@ def limit(limits: dict[str, int]) -> None:
         hard = resource.getrlimit(number)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(number, (most, most))
+
+
+def give_up_rights(libc: ctypes.CDLL) -> None:
+    """Root's capabilities, for good: some pass by Landlock."""
+    for number in range(64):
+        libc.prctl(CAPBSET_DROP, number, 0, 0, 0)
+    header, none = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if libc.capset(header, none):
+        sys.exit(f"capabilities cannot be given up: {os.strerror(ctypes.get_errno())}")
 
 
 def enclose(job: dict[str, Any]) -> None:
@@ -58,12 +68,14 @@ def main() -> None:
     job, command = json.loads(sys.argv[1]), sys.argv[2:]
     limit(job["limits"])
     if sys.platform == "linux":
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        libc = ctypes.CDLL(None, use_errno=True)
+        prctl = libc.prctl
         prctl(SET_PDEATHSIG, KILL, 0, 0, 0)
         prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
         if job["landlock"]:
+            give_up_rights(libc)
             enclose(job["landlock"])
         if job["filter"]:
             code = ctypes.create_string_buffer(bytes.fromhex(job["filter"]))
