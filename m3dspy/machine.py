@@ -10,6 +10,7 @@ from typing import Any
 from m3dspy import __version__
 from m3dspy.programs.lms.model import KEYS
 from m3dspy.workspace import execute
+from m3dspy.workspace.sandbox import walls
 
 _PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
 
@@ -26,29 +27,43 @@ def checkup() -> dict[str, Any]:
         "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
         "packages": {name: _version(name) for name in _PACKAGES},
         "gpus": _gpus(),
-        "sandbox": {"level": contained.level, "bwrap": str(contained.bwrap or ""), "why": contained.why},
+        "sandbox": {
+            "level": contained.level,
+            "bwrap": str(contained.bwrap or ""),
+            "seccomp": bool(walls.seccomp(contained.level)),
+            "landlock_abi": walls.landlock_abi(),
+            "why": contained.why,
+        },
         "keys": {name: name in os.environ for name in KEYS.values()},
     }
 
 
 def as_text(found: dict[str, Any]) -> str:
     """The check-up, a line a finding, with the remedy where something is missing."""
-    sandbox = found["sandbox"]
     keys = [name for name, there in found["keys"].items() if there]
     lines = [
         f"m3dspy {found['m3dspy']}, Python {found['python']}, {found['system']}",
         f"{found['cores']} cores, {found['memory_gib']} GiB memory, {found['disk_free_gib']} GiB free here",
         "packages: " + ", ".join(f"{name} {v or 'MISSING'}" for name, v in found["packages"].items()),
         "GPU: " + ("; ".join(found["gpus"]) or "none; training runs on the CPU"),
-        f"sandbox: bubblewrap works ({sandbox['bwrap']})"
-        if sandbox["level"] == "bwrap"
-        else f"sandbox: NONE ({sandbox['why']}). Only --lm rules works without --unsafe. "
-        "Install bubblewrap, e.g. apt install bubblewrap",
+        _sandbox(found["sandbox"]),
         "keys: " + (", ".join(keys) or "none set; --lm rules and local servers (--api-base) need none"),
     ]
     if missing := [name for name, v in found["packages"].items() if v is None]:
         lines.append(f"to mend: pip install {' '.join(missing)}")
     return "\n".join(lines)
+
+
+def _sandbox(found: dict[str, Any]) -> str:
+    kernel = f"seccomp {'yes' if found['seccomp'] else 'no'}, Landlock version {found['landlock_abi'] or 'none'}"
+    if found["level"] == "bwrap":
+        return f"sandbox: bubblewrap works ({found['bwrap']}); {kernel}"
+    if found["level"] == "landlock":
+        return f"sandbox: Landlock works; {kernel}. Weaker than bubblewrap, which does not work here: {found['why']}"
+    return (
+        f"sandbox: NONE ({found['why']}); {kernel}. Only --lm rules works without --unsafe. "
+        "Install bubblewrap, e.g. apt install bubblewrap"
+    )
 
 
 def _version(package: str) -> str | None:

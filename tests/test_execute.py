@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from m3dspy import machine
 from m3dspy.errors import M3Error, NoSandbox, RunFailed
 from m3dspy.workspace import execute, sandbox
 from m3dspy.workspace.execute import Limits
@@ -431,3 +432,18 @@ if __name__ == "__main__":
     print(sum(batch.sum().item() for batch in batches))
 """
     assert list(script(text, seconds=120)) == ["28.0"]
+
+
+def test_the_doctor_tells_the_level_and_why_it_is_not_the_best(monkeypatch):
+    def told(box):
+        monkeypatch.setattr(execute, "probe", lambda: box)
+        return next(line for line in machine.as_text(machine.checkup()).splitlines() if line.startswith("sandbox: "))
+
+    why = "bwrap: No permissions to create a new namespace"
+    assert told(execute.Containment("bwrap", Path("/usr/bin/bwrap"))).startswith(
+        "sandbox: bubblewrap works (/usr/bin/bwrap); seccomp "
+    )
+    assert told(execute.Containment("landlock", why=why)).endswith(
+        f". Weaker than bubblewrap, which does not work here: {why}"
+    )
+    assert told(execute.Containment("none", why=why)).startswith(f"sandbox: NONE ({why}); seccomp no, Landlock ")

