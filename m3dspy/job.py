@@ -9,13 +9,16 @@ is how a run starts and how it resumes.
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import dspy
 from dspy.utils.exceptions import DSPyError
+from filelock import FileLock
 
 from m3dspy.errors import M3Error, Refused, RunFailed, Stopped, UsageError
 from m3dspy.m3bench import task as datasets
@@ -34,6 +37,7 @@ from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
+Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
 _TRAINED = ("model", "predictions", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
@@ -146,34 +150,51 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
     return {"cases": len(items), "ids": [item.id for item in items]}
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """The whole job as the benchmark runs it; `request` gives all but the text, the folder and the seed.
+
+    listen: as of a Run; None where the round is far from the screen.
+    """
+
+    request: Request
+    force: bool
+    listen: Listen | None = None
+
+    def __call__(self, task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
+        asked = self.request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
+        return carry_on(self.taken_up(asked, folder, f"{task.name}, round {seed}"))
+
+    def taken_up(self, asked: Request, folder: Path, title: str) -> Run:
+        """The run of a round: the last one begun in its folder, else a new one.
+
+        A worker may still be at it, sent there by a benchmark that was interrupted since: that is waited for.
+        """
+        begun = sorted(folder.glob("[!.]*/request.json"))
+        run = Run(begun[-1].parent, self.listen) if begun else start(asked, folder, force=self.force)
+        run.listen = self.listen
+        if self.listen:
+            self.listen({"kind": "warning", "text": f"{title}: {run.folder}"})
+        else:
+            with FileLock(run.folder / "run.lock"):
+                pass
+        return run
+
+
 def bench(
     names: list[str] | None,
     request: Request,
     rounds: int,
     out: Path,
-    listen: Callable[[dict[str, Any]], None],
+    listen: Listen,
     *,
     force: bool = False,
+    executor: Executor | None = None,
 ) -> Table:
     """Run M3Bench datasets through the whole job; `request` gives all but the text, the folder and the seed."""
     tasks = [datasets.find(name) for name in names] if names else datasets.tasks()
-
-    def candidate(task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
-        asked = request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
-        return carry_on(taken_up(asked, folder, listen, f"{task.name}, round {seed}", force=force))
-
-    return run_bench(candidate, tasks, rounds, out)
-
-
-def taken_up(
-    request: Request, folder: Path, listen: Callable[[dict[str, Any]], None], title: str, *, force: bool
-) -> Run:
-    """The run of a benchmark's round: the last one begun in its folder, else a new one."""
-    begun = sorted(folder.glob("*/request.json"))
-    run = Run(begun[-1].parent) if begun else start(request, folder, force=force)
-    run.listen = listen
-    listen({"kind": "warning", "text": f"{title}: {run.folder}"})
-    return run
+    candidate = Candidate(request, force, None if executor else listen)
+    return run_bench(candidate, tasks, rounds, out.resolve(), executor=executor, listen=listen)
 
 
 def demo_request(home: Path, trials: int) -> Request:
