@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -74,14 +73,16 @@ def keep_password(url: str) -> str:
     Raises: UsageError: it is no URL of a database.
     """
     parsed = _parsed(url)
-    if parsed.password is not None:
-        os.environ[PASSWORD] = str(parsed.password)
-    return parsed._replace(password=None).render_as_string()
+    if password := parsed.password or parsed.query.get("password"):
+        os.environ[PASSWORD] = str(password)
+    return parsed._replace(password=None).difference_update_query(["password"]).render_as_string()
 
 
 # ------------------------------------------------------------------------------------------------ a database
 def _database(text: str) -> RDBStorage:
     url = _parsed(text)
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg2")
     if url.password is None and url.username and PASSWORD in os.environ:
         url = url.set(password=os.environ[PASSWORD])
     name = _shown(url)
