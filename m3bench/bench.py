@@ -7,7 +7,7 @@ one that ended in an error, counts as a failure.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +101,30 @@ def _in_turn(candidate: Candidate, todo: Sequence[_Round]) -> Iterator[tuple[Pat
 def _side_by_side(
     candidate: Candidate, todo: Sequence[_Round], executor: Executor, listen: Callable[[dict[str, Any]], None]
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Rounds as they end; one that the executor lost is a failed one."""
-    begun = time.monotonic()
-    futures: dict[Future[Outcome], _Round] = {executor.submit(_carried_out, candidate, *given): given for given in todo}
+    """Rounds as they end. One that was lost with its worker is carried out once more, and lost again it has failed.
+
+    Raises: BrokenExecutor: nothing can be carried out any more.
+    """
+    begun, lost = time.monotonic(), set()
+    open_ones = {executor.submit(_carried_out, candidate, *given): given for given in todo}
     try:
-        for future in as_completed(futures):
-            task, _, folder, number = futures[future]
-            try:
-                outcome = future.result()
-            except BrokenExecutor:
-                raise
-            except M3Error as error:
-                outcome = Outcome(status="failed", reason=str(error))
-            yield folder, outcome
-            name = f"{task.name}, round {number}: {outcome.status}"
-            listen({"kind": "stage", "name": name, "status": "done", "seconds": time.monotonic() - begun})
+        while open_ones:
+            for future in wait(open_ones, return_when=FIRST_COMPLETED).done:
+                given = task, _, folder, number = open_ones.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenExecutor as error:
+                    if folder not in lost:
+                        lost.add(folder)
+                        open_ones[executor.submit(_carried_out, candidate, *given)] = given
+                        listen({"kind": "warning", "text": f"{task.name}, round {number}, once more: {error}"})
+                        continue
+                    outcome = Outcome(status="failed", reason=f"Begun twice, and lost twice. {error}")
+                yield folder, outcome
+                name = f"{task.name}, round {number}: {outcome.status}"
+                listen({"kind": "stage", "name": name, "status": "done", "seconds": time.monotonic() - begun})
     finally:
-        for future in futures:
+        for future in open_ones:
             future.cancel()
 
 

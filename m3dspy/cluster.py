@@ -3,14 +3,17 @@
     with cluster.executor("tcp://head:8786", jobs=None, home=out, sees=[data]) as pool:
         future = pool.submit(function, value)         # a function at a module's top level, values that can be pickled
 
-The layers below see a `concurrent.futures.Executor` and no more. Dask begins work anew when its worker is lost, three
-times by default; here it is begun once more, and lost again it is given up (`WorkLost`): what brings down two workers
-would bring down the third. Every beginning is booked in a folder below `home`, which all machines have to share.
+The layers below see a `concurrent.futures.Executor` and no more. A future that raises BrokenExecutor was lost with its
+worker, and whoever sent the work may send it again; where `submit` raises it, nothing can be carried out any more.
+
+Dask by itself begins work anew, up to three times, when its worker is lost. Not so here: every beginning is booked in a
+folder below `home`, which all machines share, and a second one is told as WorkLost.
 """
 
 import logging
 import os
 import platform
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +21,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from secrets import token_hex
@@ -27,12 +31,17 @@ from typing import Any
 import m3dspy
 from m3dspy.errors import M3Error, UsageError
 
-BEGINNINGS = 2  # of the same work: the first, and once more when its worker was lost
 _SECONDS = 10  # to reach the scheduler, and to reach it again
 
 
-class WorkLost(M3Error):
-    """The workers that carried it out were lost."""
+class WorkLost(M3Error, BrokenExecutor):
+    """The worker that carried it out was lost."""
+
+    def __init__(self) -> None:
+        super().__init__("Its worker was lost (killed, out of memory, or the machine is gone). See the workers' logs.")
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
 
 
 class ClusterLost(M3Error, BrokenExecutor):
@@ -92,36 +101,48 @@ def _end_with_parent() -> None:
 # ------------------------------------------------------------------------------------------------ a Dask cluster
 @contextmanager
 def _connected(address: str, jobs: int | None, home: Path, sees: Sequence[Path]) -> Iterator[Executor]:
-    try:
-        import distributed
-    except ImportError:
-        raise UsageError("--cluster needs the package distributed. Install it: pip install 'm3dspy[cluster]'") from None
-    for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it has to say is said in the messages here
+    client = _client(address)
     home.mkdir(parents=True, exist_ok=True)
-    client = None
     try:
-        client = distributed.Client(address, timeout=_SECONDS, set_as_default=False, name="m3dspy")
-        with TemporaryDirectory(prefix=".cluster-", dir=home) as book:
+        with TemporaryDirectory(prefix=".cluster-", dir=home, ignore_cleanup_errors=True) as book:
             slots, needs = _slots(address, client)
             _check(client, Path(book), sees)
             pool = Cluster(client, address, jobs or slots, needs, Path(book))
             try:
                 yield pool
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-    except (OSError, TimeoutError, ValueError, ImportError) as error:
-        if client is not None:
-            raise
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"No Dask scheduler answers at {address} ({why}). Start one (`dask scheduler`) and give the address that "
-            "it prints, such as tcp://head:8786."
-        ) from None
+                pool.shutdown(cancel_futures=True)
     finally:
-        if client is not None:
-            with suppress(Exception):
-                client.close(timeout=2)
+        with suppress(Exception):
+            client.close(timeout=2)
+
+
+def _client(address: str) -> Any:
+    try:
+        import distributed
+        from distributed.comm import get_address_host_port
+    except ImportError:
+        raise UsageError("--cluster needs the package distributed. Install it: pip install 'm3dspy[cluster]'") from None
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it has to say is said in the messages here
+    try:
+        _knock(address, get_address_host_port(address))
+        return distributed.Client(address, timeout=_SECONDS, set_as_default=False, name="m3dspy")
+    except Exception as error:  # whatever may answer at a port
+        raise UsageError(
+            f"No Dask scheduler answers at {address} ({type(error).__name__}: {error}). Start one (`dask scheduler`) "
+            "and give the address that it prints, such as tcp://head:8786."
+        ) from None
+
+
+def _knock(address: str, place: tuple[str, int]) -> None:
+    """A scheduler greets whoever comes, unless it is asked for TLS first; a Client would wait for that without end.
+
+    Raises: OSError: nobody is there, or says nothing.
+    """
+    with socket.create_connection(place, timeout=_SECONDS) as door:
+        if not address.startswith("tls:"):
+            door.recv(1)
 
 
 def _slots(address: str, client: Any) -> tuple[int, dict[str, float]]:
@@ -167,7 +188,7 @@ def _seen(paths: Sequence[Path]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Work:
-    """A call, and a name under which its beginnings are booked."""
+    """A call, and the name under which its beginning is booked."""
 
     name: str
     book: Path
@@ -176,19 +197,11 @@ class _Work:
     keywords: dict[str, Any]
 
     def __call__(self) -> Any:
-        for beginning in range(BEGINNINGS):
-            try:
-                (self.book / f"{self.name}-{beginning}").touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            return self.function(*self.arguments, **self.keywords)
-        raise WorkLost(_LOST)
-
-
-_LOST = (
-    "Its worker was lost, and so was the one that began it anew (killed, out of memory, or the machine is gone). "
-    "See the workers' logs."
-)
+        try:
+            (self.book / self.name).touch(exist_ok=False)
+        except FileExistsError:
+            raise WorkLost from None
+        return self.function(*self.arguments, **self.keywords)
 
 
 class Cluster(Executor):
@@ -198,33 +211,41 @@ class Cluster(Executor):
     """
 
     def __init__(self, client: Any, address: str, jobs: int, needs: dict[str, float], book: Path):
-        self._client, self._address, self._needs, self._book = client, address, needs, book
+        self._client, self._needs, self._book = client, needs, book
         self._free = jobs
         self._waiting: deque[tuple[Future[Any], _Work]] = deque()
         self._lock = threading.Lock()
+        self._gone = False
+        self._lost = ClusterLost(
+            f"The Dask scheduler at {address} is gone. What was finished is kept: bring it back, and the same command "
+            "(for a run: m3dspy resume) goes on."
+        )
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As any Executor. The future raises WorkLost, ClusterLost, or what `fn` raised."""
+        """As any Executor. The future raises what `fn` raised, or WorkLost, or ClusterLost.
+
+        Raises: ClusterLost: the scheduler was lost before.
+        """
+        if self._gone:
+            raise self._lost
         near: Future[Any] = Future()
         work = _Work(f"{getattr(fn, '__name__', 'work')}-{token_hex(8)}", self._book, fn, args, kwargs)
         with self._lock:
             self._waiting.append((near, work))
-        self._go_on(0)
+        self._go_on()
         return near
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing is begun any more; what a worker has begun it brings to its end."""
+        """Nothing more is begun if `cancel_futures`; what a worker has begun it brings to its end, in any case."""
         with self._lock:
             waiting = list(self._waiting) if cancel_futures else []
-            self._waiting.clear()
         for near, _ in waiting:
             near.cancel()
 
-    def _go_on(self, freed: int) -> None:
+    def _go_on(self) -> None:
         """Begin what waits, as far as there is room."""
+        begun = []
         with self._lock:
-            self._free += freed
-            begun = []
             while self._waiting and self._free:
                 near, work = self._waiting.popleft()
                 if near.set_running_or_notify_cancel():
@@ -234,25 +255,32 @@ class Cluster(Executor):
             try:
                 far = self._client.submit(work, key=work.name, pure=False, resources=self._needs)
             except Exception:  # the client closes itself when the scheduler stays away
-                near.set_exception(self._gone())
-                continue
-            far.add_done_callback(lambda far, near=near: self._told(near, far))
+                self._end(near, self._scheduler_lost())
+            else:
+                far.add_done_callback(partial(self._told, near))
 
     def _told(self, near: Future[Any], far: Any) -> None:
+        """How a piece of work ended, as the scheduler tells it."""
         try:
             if far.status == "finished":
-                near.set_result(far.result(timeout=_SECONDS))
+                self._end(near, None, far.result(timeout=_SECONDS))
             elif far.status == "error":
                 error = far.exception(timeout=_SECONDS)
-                near.set_exception(WorkLost(_LOST) if type(error).__name__ == "KilledWorker" else error)
+                self._end(near, WorkLost() if type(error).__name__ == "KilledWorker" else error)
             else:
-                near.set_exception(self._gone())
-        except Exception:  # the scheduler went away with the result
-            near.set_exception(self._gone())
-        self._go_on(1)
+                self._end(near, self._scheduler_lost())
+        except Exception:  # the result went away while it was fetched
+            self._end(near, self._scheduler_lost() if self._client.status != "running" else WorkLost())
+        self._go_on()
 
-    def _gone(self) -> ClusterLost:
-        return ClusterLost(
-            f"The Dask scheduler at {self._address} is gone. What was finished is kept: bring it back, and the same "
-            "command goes on."
-        )
+    def _end(self, near: Future[Any], error: BaseException | None, result: Any = None) -> None:
+        with self._lock:
+            self._free += 1
+        if error is None:
+            near.set_result(result)
+        else:
+            near.set_exception(error)
+
+    def _scheduler_lost(self) -> ClusterLost:
+        self._gone = True
+        return self._lost

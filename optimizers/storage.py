@@ -51,13 +51,13 @@ class HealingLock(JournalFileOpenLock):
 
 
 def storage_of(place: str | Path) -> BaseStorage:
-    """A storage for Optuna studies: a Path is a journal, a text such as postgresql://user@host/name a database.
+    """A storage for Optuna studies: a path is a journal, a URL such as postgresql://user@host/name a database.
 
     Every later call raises an M3Error too when the database is gone.
 
     Raises: UsageError: no such database, driver or address.  M3Error: it cannot be reached, or lets nobody in.
     """
-    return journal_storage(place) if isinstance(place, Path) else _database(place)
+    return _database(str(place)) if "://" in str(place) else journal_storage(Path(place))
 
 
 def journal_storage(path: Path) -> JournalStorage:

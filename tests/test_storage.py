@@ -152,7 +152,7 @@ def test_a_path_is_a_journal_and_a_url_of_sqlite_a_database(tmp_path):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("nonsense", r"^--storage is the URL of a database: postgresql://"),
+        ("postgresql://me@host:port/x", r"^--storage is the URL of a database: postgresql://"),
         ("redis://me:secret@host/0", r"^redis://me:\*\*\*@host/0: Optuna cannot use such a database"),
         ("oracle+nope://me:secret@host/x", r"^oracle\+nope://me:\*\*\*@host/x: Optuna cannot use such a database"),
     ],
@@ -175,6 +175,11 @@ def test_a_dead_address_is_one_line(tmp_path):
     with pytest.raises(M3Error, match=r"^The storage postgresql\+psycopg2://me@127\.0\.0\.1:1/x does not let us in: "):
         storage_of("postgresql://me@127.0.0.1:1/x?password=secret")
     assert time.monotonic() - began < 15
+
+
+def test_what_is_no_url_is_refused_before_a_run_begins():
+    with pytest.raises(UsageError, match=r"^--storage is the URL of a database: postgresql://"):
+        keep_password("study.db")
 
 
 def test_a_run_folder_never_holds_a_password(monkeypatch):
