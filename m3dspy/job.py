@@ -20,11 +20,13 @@ import dspy
 from dspy.utils.exceptions import DSPyError
 from filelock import FileLock
 
+from m3dspy import cluster
 from m3dspy.errors import M3Error, Refused, RunFailed, Stopped, UsageError
 from m3dspy.m3bench import task as datasets
 from m3dspy.m3bench.bench import Table
 from m3dspy.m3bench.bench import bench as run_bench
 from m3dspy.m3bench.grade import grade
+from m3dspy.optimizers.storage import storage_of
 from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
@@ -66,18 +68,29 @@ def start(request: Request, home: Path, *, force: bool = False) -> Run:
 
     Args:   force: use the program whatever speaks against it.
     Raises: UsageError: the dataset folder, the program, the weights or a language model is not there.  DataError: the
-            program is not to be used here.
+            program is not to be used here.  M3Error: the storage or the cluster cannot be used.
     """
     if not Path(request.data).is_dir():
         raise UsageError(f"There is no folder {request.data}. Give the dataset folder with --data.")
     if request.weights:
         weights.check(request.weights)
     distinct(_lms(request).values(), Ledger(), request.api_base)
+    if request.storage:
+        storage_of(request.storage)
+    with cluster.executor(request.cluster, None, home, [Path(request.data)]):
+        pass  # it is there
     program = artifact.load(request.program, force=force).folder if request.program else None
     run = Run.create(request, home)
     if program:
         _keep(run, program)
     return run
+
+
+def change(run: Run, **changes: object) -> None:
+    """Change a run's request where a value is given: where its scripts run from now on, not what it is about."""
+    if given := {name: value or None for name, value in changes.items() if value is not None}:
+        with run.lock():
+            run.commit("request", run.load("request", Request).model_copy(update=given))
 
 
 def carry_on(run: Run) -> Outcome:
@@ -116,7 +129,7 @@ def more_trials(run: Run, trials: int, minutes: float | None) -> None:
         with run.stage("tune"):
             spent = sum(trial.seconds for trial in before.trials) / 60
             limit = None if minutes is None else spent + minutes
-            after = tune(run, len(before.trials) + trials, limit, trusted=script.trusted, unsafe=request.unsafe)
+            after = _tune(run, request, len(before.trials) + trials, limit, script.trusted)
         (run.folder / "report.md").unlink(missing_ok=True)
         if after.settings != before.settings:
             run.drop(*reversed(_TRAINED))
@@ -263,7 +276,7 @@ def _train(run: Run, request: Request) -> None:
     trusted, unsafe = run.load("script", Script).trusted, request.unsafe
     if not run.has("tuned"):
         with run.stage("tune"):
-            tune(run, request.trials, request.minutes, trusted=trusted, unsafe=unsafe)
+            _tune(run, request, request.trials, request.minutes, trusted)
     settings = run.load("tuned", Tuned).settings
     if not run.has("model"):
         with run.stage("train"):
@@ -280,6 +293,13 @@ def _train(run: Run, request: Request) -> None:
                 training.fit(run, attempt, changed, resume=True, trusted=trusted, unsafe=unsafe)
                 _adopt(run, attempt, {"predictions": name})
     shutil.rmtree(run.folder / training.CACHE, ignore_errors=True)
+
+
+def _tune(run: Run, request: Request, trials: int, minutes: float | None, trusted: bool) -> Tuned:
+    jobs, data = request.jobs, Path(request.data)
+    with cluster.executor(request.cluster, jobs if request.cluster else None, run.folder, [data]) as executor:
+        how = {"trusted": trusted, "unsafe": request.unsafe, "jobs": jobs, "storage": request.storage}
+        return tune(run, trials, minutes, **how, executor=executor)
 
 
 def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
