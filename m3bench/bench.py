@@ -5,9 +5,13 @@ a folder of its own, so that a benchmark which was interrupted goes on where it 
 one that ended in an error, counts as a failure.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from m3dspy.errors import DataError, M3Error
@@ -47,30 +51,89 @@ class Table(Value):
 
 
 def bench(
-    candidate: Candidate, tasks: Sequence[BenchTask], rounds: int, out: Path, *, data: dict[str, Path] | None = None
+    candidate: Candidate,
+    tasks: Sequence[BenchTask],
+    rounds: int,
+    out: Path,
+    *,
+    data: dict[str, Path] | None = None,
+    executor: Executor | None = None,
+    listen: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> Table:
     """Run a candidate over datasets and rounds, and write `bench.json` and `bench.md`.
 
     Args: out: folder of the benchmark; rounds that are finished there are not run again.  data: dataset's name ->
         folder of the real data; a dataset that is not in it is judged on its phantom, made in `out/data`.
+        executor: carries out the rounds, which then must be such as can be pickled, and `listen` is told of each as
+        it ends; None: one after another, here.
     Round r runs with seed r. An M3Error of the candidate is a failed round; any other exception ends the benchmark.
+    Raises: M3Error: another benchmark is at work there, or the executor broke down; what was finished is kept.
     """
-    folders = {task.name: (data or {}).get(task.name) or phantom(task, out) for task in tasks}
-    for number in range(rounds):
-        for task in tasks:
-            folder = out / task.name / f"round-{number:02d}"
-            if (folder / "outcome.json").is_file():
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                outcome = candidate(task, folders[task.name], folder, number)
-            except M3Error as error:
-                outcome = Outcome(status="failed", reason=str(error))
-            write_atomic(folder / "outcome.json", outcome.model_dump_json().encode())
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / "bench.lock", timeout=0):
+            folders = {task.name: (data or {}).get(task.name) or phantom(task, out) for task in tasks}
+            todo = [
+                (task, folders[task.name], folder, number)
+                for number in range(rounds)
+                for task in tasks
+                if not ((folder := out / task.name / f"round-{number:02d}") / "outcome.json").is_file()
+            ]
+            ended = _side_by_side(candidate, todo, executor, listen) if executor else _in_turn(candidate, todo)
+            for folder, outcome in ended:
+                write_atomic(folder / "outcome.json", outcome.model_dump_json().encode())
+    except Timeout:
+        raise M3Error(f"Another benchmark is at work in {out}. Wait for it, or give another --out.") from None
     table = tabulate(tasks, rounds, out)
     write_atomic(out / "bench.json", table.model_dump_json(indent=1).encode())
     write_atomic(out / "bench.md", markdown(table).encode())
     return table
+
+
+_Round = tuple[BenchTask, Path, Path, int]  # as a Candidate takes it
+
+
+def _in_turn(candidate: Candidate, todo: Sequence[_Round]) -> Iterator[tuple[Path, Outcome]]:
+    for given in todo:
+        yield given[2], _carried_out(candidate, *given)
+
+
+def _side_by_side(
+    candidate: Candidate, todo: Sequence[_Round], executor: Executor, listen: Callable[[dict[str, Any]], None]
+) -> Iterator[tuple[Path, Outcome]]:
+    """Rounds as they end. One that was lost with its worker is carried out once more, and lost again it has failed.
+
+    Raises: BrokenExecutor: nothing can be carried out any more.
+    """
+    begun, lost = time.monotonic(), set()
+    open_ones = {executor.submit(_carried_out, candidate, *given): given for given in todo}
+    try:
+        while open_ones:
+            for future in wait(open_ones, return_when=FIRST_COMPLETED).done:
+                given = task, _, folder, number = open_ones.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenExecutor as error:
+                    if folder not in lost:
+                        lost.add(folder)
+                        open_ones[executor.submit(_carried_out, candidate, *given)] = given
+                        listen({"kind": "warning", "text": f"{task.name}, round {number}, once more: {error}"})
+                        continue
+                    outcome = Outcome(status="failed", reason=f"Begun twice, and lost twice. {error}")
+                yield folder, outcome
+                name = f"{task.name}, round {number}: {outcome.status}"
+                listen({"kind": "stage", "name": name, "status": "done", "seconds": time.monotonic() - begun})
+    finally:
+        for future in open_ones:
+            future.cancel()
+
+
+def _carried_out(candidate: Candidate, task: BenchTask, data: Path, folder: Path, number: int) -> Outcome:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return candidate(task, data, folder, number)
+    except M3Error as error:
+        return Outcome(status="failed", reason=str(error))
 
 
 def tabulate(tasks: Sequence[BenchTask], rounds: int, out: Path) -> Table:

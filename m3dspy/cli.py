@@ -51,6 +51,15 @@ Weights = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
+Jobs = Annotated[int, typer.Option(help="trials at a time", min=1)]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="address of a Dask scheduler, e.g. tcp://head:8786, whose workers see the same files"),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(help="the study's database, e.g. postgresql://user@host/name (default: a file in the run folder)"),
+]
 Unsafe = Annotated[bool, typer.Option(help="run LM-written code uncontained where there is no sandbox")]
 
 
@@ -118,6 +127,9 @@ def run(
     seed: Seed = 0,
     weights: Weights = None,
     runs: Runs = Path("runs"),
+    jobs: Jobs = 1,
+    cluster: Cluster = None,
+    storage: Storage = None,
     unsafe: Unsafe = False,
     force: Force = False,
     json: Json = False,
@@ -140,6 +152,9 @@ def run(
         budget=budget,
         max_calls=max_calls,
         unsafe=unsafe,
+        jobs=jobs,
+        cluster=cluster,
+        storage=_storage(storage),
     )
     _carry_on(job.start(wanted, runs, force=force), json)
 
@@ -148,12 +163,17 @@ def run(
 def resume(
     run: Annotated[str, typer.Argument(help="a run's name or folder")],
     runs: Runs = Path("runs"),
+    cluster: Annotated[str | None, typer.Option(help="another Dask scheduler; '': this machine")] = None,
+    storage: Annotated[str | None, typer.Option(help="where the study's database is now")] = None,
     json: Json = False,
 ) -> None:
     """Go on with a run from its last finished stage, epoch and trial."""
+    from m3dspy import job
     from m3dspy.workspace.runs import Run
 
-    _carry_on(Run.open(run, runs), json)
+    found = Run.open(run, runs)
+    job.change(found, cluster=cluster, storage=_storage(storage))
+    _carry_on(found, json)
 
 
 @app.command()
@@ -162,6 +182,9 @@ def tune(
     trials: Annotated[int, typer.Option(help="further Optuna trials", min=1)] = 10,
     time: Time = None,
     runs: Runs = Path("runs"),
+    jobs: Annotated[int | None, typer.Option(help="trials at a time (default: as before)", min=1)] = None,
+    cluster: Annotated[str | None, typer.Option(help="another Dask scheduler; '': this machine")] = None,
+    storage: Annotated[str | None, typer.Option(help="where the study's database is now")] = None,
     json: Json = False,
 ) -> None:
     """Search on for better settings of a run's script; if there are any, train and grade anew."""
@@ -169,6 +192,7 @@ def tune(
     from m3dspy.workspace.runs import Run
 
     found = Run.open(run, runs)
+    job.change(found, jobs=jobs, cluster=cluster, storage=_storage(storage))
     job.more_trials(found, trials, _minutes(time))
     _carry_on(found, json)
 
@@ -208,11 +232,13 @@ def compile_program(
     threads: Threads = 2,
     out: Annotated[Path, typer.Option(help="the program's folder is made in it")] = Path("runs/programs"),
     practice: Practice = Path("runs/practice"),
+    cluster: Cluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would cost, and spend nothing")] = False,
     unsafe: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Compile the agents' prompts against M3Bench training tasks. Interrupted, the same command goes on."""
+    from m3dspy import cluster as clusters
     from m3dspy import program as programs
     from m3dspy.optimizers.compile import Order, compile_program
     from m3dspy.optimizers.estimate import estimate
@@ -234,8 +260,8 @@ def compile_program(
     if dry_run:
         _say(json, *programs.costs(estimate(order, practice), limits))
         return
-    with Screen(quiet=json) as screen:
-        folder, manifest = compile_program(order, limits, out, practice, threads, screen)
+    with Screen(quiet=json) as screen, clusters.executor(cluster, None, practice) as pool:
+        folder, manifest = compile_program(order, limits, out, practice, threads, screen, pool)
     _say(json, *programs.compiled(folder, manifest))
     if problem := programs.problem(manifest, folder):
         print(f"m3dspy: {problem}", file=sys.stderr)
@@ -258,11 +284,13 @@ def compare(
     threads: Threads = 2,
     out: Annotated[Path | None, typer.Option(help="default: a folder of its own in runs/compare")] = None,
     practice: Practice = Path("runs/practice"),
+    cluster: Cluster = None,
     unsafe: Unsafe = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Swap the language model under a compiled program: success and cost. Interrupted, the same command goes on."""
+    from m3dspy import cluster as clusters
     from m3dspy.optimizers.compare import Contest
     from m3dspy.optimizers.compare import compare as run_comparison
     from m3dspy.optimizers.session import Limits
@@ -274,8 +302,8 @@ def compare(
     contest = Contest(lms=tuple(lm), exercises=exercises, seed=seed, route=route, api_base=api_base, unsafe=unsafe)
     limits = Limits(max_calls=max_calls, budget=budget, minutes=minutes)
     folder = out or Path("runs/compare") / contest.id(loaded)
-    with Screen(quiet=json) as screen:
-        found = run_comparison(loaded, contest, limits, folder, practice, threads, screen)
+    with Screen(quiet=json) as screen, clusters.executor(cluster, None, practice) as pool:
+        found = run_comparison(loaded, contest, limits, folder, practice, threads, screen, pool)
     _say(json, {"folder": str(folder), **found.model_dump(mode="json")}, f"{markdown(found)}\nComparison: {folder}")
     if found.problem:
         print(f"m3dspy: Ended early: {found.problem} What was measured is in {folder}.", file=sys.stderr)
@@ -310,11 +338,16 @@ def bench(
     out: Annotated[Path, typer.Option(help="where phantoms, runs and results go; an unfinished bench goes on")] = Path(
         "runs/bench"
     ),
+    jobs: Annotated[
+        int | None, typer.Option(help="rounds at a time (default: 1; on a cluster, all that its workers take)", min=1)
+    ] = None,
+    cluster: Cluster = None,
     unsafe: Unsafe = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Run M3Bench datasets and count S1 (a valid answer for every case) and S2 (beats floor and shuffled control)."""
+    from m3dspy import cluster as clusters
     from m3dspy import job
     from m3dspy import zero_shot as zero_shots
     from m3dspy.m3bench.bench import markdown
@@ -332,9 +365,9 @@ def bench(
         max_calls=max_calls,
         unsafe=unsafe,
     )
-    with Screen(quiet=json) as screen:
+    with Screen(quiet=json) as screen, clusters.executor(cluster, jobs, out) as pool:
         run = zero_shots.bench if zero_shot else job.bench
-        found = run(tasks, how, rounds, out, listen=screen, force=force)
+        found = run(tasks, how, rounds, out, listen=screen, force=force, executor=pool)
     _say(json, found.model_dump(mode="json"), markdown(found))
 
 
@@ -439,6 +472,15 @@ def _minutes(time: str | None) -> float | None:
     if not match or not float(match.group(1)):
         raise UsageError(f"--time is a length of time above 0 such as 90s, 30m or 2h; got {time!r}.")
     return float(match.group(1)) * {"s": 1 / 60, "m": 1, "": 1, "h": 60}[match.group(2)]
+
+
+def _storage(url: str | None) -> str | None:
+    """The URL without its password, which no run folder may hold."""
+    if not url:
+        return url
+    from m3dspy.optimizers.storage import keep_password
+
+    return keep_password(url)
 
 
 def _weights(given: str | None) -> str | None:

@@ -57,12 +57,16 @@ class RunFailed(M3Error):
     """
 
     def __init__(self, happened: str, log: Path, *, cut: bool = False):
-        self.happened, self.cut = happened, cut
+        self.happened, self.log, self.cut = happened, log, cut
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         self.tail = [line for line in lines if line.strip()][-5:]
         known = self.tail[-1].removeprefix("error: ") if self.tail and self.tail[-1].startswith("error: ") else ""
         shown = "" if known else "".join(f"\n    {line[:200]}" for line in self.tail)
         super().__init__(f"{known.rstrip('.') + '.' if known else happened} Log: {log}{shown}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, Path], dict[str, object]]:
+        """As it was raised, also where its log cannot be read."""
+        return type(self), (self.happened, self.log), {**self.__dict__, "args": self.args}
 
 
 class Stopped(BaseException):

@@ -9,19 +9,24 @@ is how a run starts and how it resumes.
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import dspy
 from dspy.utils.exceptions import DSPyError
+from filelock import FileLock
 
+from m3dspy import cluster
 from m3dspy.errors import M3Error, Refused, RunFailed, Stopped, UsageError
 from m3dspy.m3bench import task as datasets
 from m3dspy.m3bench.bench import Table
 from m3dspy.m3bench.bench import bench as run_bench
 from m3dspy.m3bench.grade import grade
+from m3dspy.optimizers.storage import storage_of
 from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
@@ -34,6 +39,7 @@ from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
+Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
 _TRAINED = ("model", "predictions", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
@@ -62,18 +68,29 @@ def start(request: Request, home: Path, *, force: bool = False) -> Run:
 
     Args:   force: use the program whatever speaks against it.
     Raises: UsageError: the dataset folder, the program, the weights or a language model is not there.  DataError: the
-            program is not to be used here.
+            program is not to be used here.  M3Error: the storage or the cluster cannot be used.
     """
     if not Path(request.data).is_dir():
         raise UsageError(f"There is no folder {request.data}. Give the dataset folder with --data.")
     if request.weights:
         weights.check(request.weights)
     distinct(_lms(request).values(), Ledger(), request.api_base)
+    if request.storage:
+        storage_of(request.storage)
+    with cluster.executor(request.cluster, None, home, [Path(request.data)]):
+        pass  # it is there
     program = artifact.load(request.program, force=force).folder if request.program else None
     run = Run.create(request, home)
     if program:
         _keep(run, program)
     return run
+
+
+def change(run: Run, **changes: object) -> None:
+    """Change a run's request where a value is given: where its scripts run from now on, not what it is about."""
+    if given := {name: value or None for name, value in changes.items() if value is not None}:
+        with run.lock():
+            run.commit("request", run.load("request", Request).model_copy(update=given))
 
 
 def carry_on(run: Run) -> Outcome:
@@ -112,7 +129,7 @@ def more_trials(run: Run, trials: int, minutes: float | None) -> None:
         with run.stage("tune"):
             spent = sum(trial.seconds for trial in before.trials) / 60
             limit = None if minutes is None else spent + minutes
-            after = tune(run, len(before.trials) + trials, limit, trusted=script.trusted, unsafe=request.unsafe)
+            after = _tune(run, request, len(before.trials) + trials, limit, script.trusted)
         (run.folder / "report.md").unlink(missing_ok=True)
         if after.settings != before.settings:
             run.drop(*reversed(_TRAINED))
@@ -146,34 +163,51 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
     return {"cases": len(items), "ids": [item.id for item in items]}
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """The whole job as the benchmark runs it; `request` gives all but the text, the folder and the seed.
+
+    listen: as of a Run; None where the round is far from the screen.
+    """
+
+    request: Request
+    force: bool
+    listen: Listen | None = None
+
+    def __call__(self, task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
+        asked = self.request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
+        return carry_on(self.taken_up(asked, folder, f"{task.name}, round {seed}"))
+
+    def taken_up(self, asked: Request, folder: Path, title: str) -> Run:
+        """The run of a round: the last one begun in its folder, else a new one.
+
+        A worker may still be at it, sent there by a benchmark that was interrupted since: that is waited for.
+        """
+        begun = sorted(folder.glob("[!.]*/request.json"))
+        run = Run(begun[-1].parent, self.listen) if begun else start(asked, folder, force=self.force)
+        run.listen = self.listen
+        if self.listen:
+            self.listen({"kind": "warning", "text": f"{title}: {run.folder}"})
+        else:
+            with FileLock(run.folder / "run.lock"):
+                pass
+        return run
+
+
 def bench(
     names: list[str] | None,
     request: Request,
     rounds: int,
     out: Path,
-    listen: Callable[[dict[str, Any]], None],
+    listen: Listen,
     *,
     force: bool = False,
+    executor: Executor | None = None,
 ) -> Table:
     """Run M3Bench datasets through the whole job; `request` gives all but the text, the folder and the seed."""
     tasks = [datasets.find(name) for name in names] if names else datasets.tasks()
-
-    def candidate(task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
-        asked = request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
-        return carry_on(taken_up(asked, folder, listen, f"{task.name}, round {seed}", force=force))
-
-    return run_bench(candidate, tasks, rounds, out)
-
-
-def taken_up(
-    request: Request, folder: Path, listen: Callable[[dict[str, Any]], None], title: str, *, force: bool
-) -> Run:
-    """The run of a benchmark's round: the last one begun in its folder, else a new one."""
-    begun = sorted(folder.glob("*/request.json"))
-    run = Run(begun[-1].parent) if begun else start(request, folder, force=force)
-    run.listen = listen
-    listen({"kind": "warning", "text": f"{title}: {run.folder}"})
-    return run
+    candidate = Candidate(request, force, None if executor else listen)
+    return run_bench(candidate, tasks, rounds, out.resolve(), executor=executor, listen=listen)
 
 
 def demo_request(home: Path, trials: int) -> Request:
@@ -242,7 +276,7 @@ def _train(run: Run, request: Request) -> None:
     trusted, unsafe = run.load("script", Script).trusted, request.unsafe
     if not run.has("tuned"):
         with run.stage("tune"):
-            tune(run, request.trials, request.minutes, trusted=trusted, unsafe=unsafe)
+            _tune(run, request, request.trials, request.minutes, trusted)
     settings = run.load("tuned", Tuned).settings
     if not run.has("model"):
         with run.stage("train"):
@@ -259,6 +293,13 @@ def _train(run: Run, request: Request) -> None:
                 training.fit(run, attempt, changed, resume=True, trusted=trusted, unsafe=unsafe)
                 _adopt(run, attempt, {"predictions": name})
     shutil.rmtree(run.folder / training.CACHE, ignore_errors=True)
+
+
+def _tune(run: Run, request: Request, trials: int, minutes: float | None, trusted: bool) -> Tuned:
+    jobs, data = request.jobs, Path(request.data)
+    with cluster.executor(request.cluster, jobs if request.cluster else None, run.folder, [data]) as executor:
+        how = {"trusted": trusted, "unsafe": request.unsafe, "jobs": jobs, "storage": request.storage}
+        return tune(run, trials, minutes, **how, executor=executor)
 
 
 def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:

@@ -1,8 +1,8 @@
 """Zero-shot anomaly detection, one dataset left out: what is learnt from all others is tried on the one never seen."""
 
-from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from m3dspy import job
 from m3dspy.errors import UsageError
@@ -19,14 +19,31 @@ from m3dspy.workspace.runs import Run
 CAP = 100  # images of each other dataset, half of them normal
 
 
+@dataclass(frozen=True)
+class Candidate(job.Candidate):
+    """The job on one dataset with what all `known` ones teach; they lie side by side."""
+
+    known: tuple[str, ...] = ()
+
+    def __call__(self, task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
+        root = data.resolve().parent
+        index = leave_one_out.index(task.name, {name: name for name in self.known}, root, seed, CAP)
+        text = f"zero-shot anomaly detection on {index.about}"
+        asked = self.request.model_copy(update={"text": text, "data": str(root), "seed": seed})
+        run = self.taken_up(asked, folder, f"{task.name}, round {seed}")
+        _decide(run, task, data, index)
+        return job.carry_on(run)
+
+
 def bench(
     names: list[str] | None,
     request: Request,
     rounds: int,
     out: Path,
-    listen: Callable[[dict[str, Any]], None],
+    listen: job.Listen,
     *,
     force: bool = False,
+    executor: Executor | None = None,
 ) -> Table:
     """Run every anomaly detection dataset, or those named, as the one left out; as `job.bench`, in `out/zero-shot`.
 
@@ -38,20 +55,11 @@ def bench(
         raise UsageError(
             f"{', '.join(others)} is not for anomaly detection; --zero-shot knows {', '.join(t.name for t in known)}."
         )
-    home = out / "zero-shot"
+    home = out.resolve() / "zero-shot"
     for task in known:
         phantom(task, home)
-
-    def candidate(task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
-        root = data.resolve().parent
-        index = leave_one_out.index(task.name, {other.name: other.name for other in known}, root, seed, CAP)
-        text = f"zero-shot anomaly detection on {index.about}"
-        asked = request.model_copy(update={"text": text, "data": str(root), "seed": seed})
-        run = job.taken_up(asked, folder, listen, f"{task.name}, round {seed}", force=force)
-        _decide(run, task, data, index)
-        return job.carry_on(run)
-
-    return run_bench(candidate, targets, rounds, home)
+    candidate = Candidate(request, force, None if executor else listen, tuple(task.name for task in known))
+    return run_bench(candidate, targets, rounds, home, executor=executor, listen=listen)
 
 
 def _decide(run: Run, task: datasets.BenchTask, data: Path, index: Index) -> None:

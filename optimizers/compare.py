@@ -6,6 +6,7 @@ Success is counted on held-out exercises, for each role by itself and for all fo
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def compare(
     practice: Path,
     threads: int,
     listen: Listen = lambda event: None,
+    executor: Executor | None = None,
 ) -> Comparison:
     """Measure, and write `comparison.json`, `comparison.md` and `comparison.png`; with `route` also a routed program.
 
@@ -63,6 +65,7 @@ def compare(
 
     Args:   out: the comparison's folder.  practice: for exercises and scripts; may be shared.
             threads: exercises at a time.  listen: told of every step.
+            executor: carries out the scripts; None: this process.
     Raises: UsageError: a name of an LM cannot be one, or too many for a route; nothing was begun.
             M3Error: another process is at it.  Stopped: the metric cannot be trusted here.
     """
@@ -75,7 +78,7 @@ def compare(
     with alone(out / "work" / "lock"), quiet(out / "work" / "log"), dspy.context(adapter=dspy.ChatAdapter()):
         ledger = Ledger(ledger_file, limits.budget, limits.max_calls, limits.minutes)
         lms = distinct(contest.lms, ledger, contest.api_base)
-        bench = Bench(names, Workshop(practice, unsafe=contest.unsafe), ledger, threads, listen)
+        bench = Bench(names, Workshop(practice, unsafe=contest.unsafe, executor=executor), ledger, threads, listen)
         with step(listen, "check the metric with the built-in rules"):
             check_metric(names, bench.workshop)
         parts: dict[tuple[str, bool], dict[str, Measured]] = {}

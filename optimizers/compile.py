@@ -11,6 +11,7 @@ draws are seeded: started again with the same order, a compile that was killed r
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,12 +125,19 @@ def names_of(order: Order) -> dict[str, list[str]]:
 
 
 def compile_program(
-    order: Order, limits: Limits, home: Path, practice: Path, threads: int, listen: Listen = lambda event: None
+    order: Order,
+    limits: Limits,
+    home: Path,
+    practice: Path,
+    threads: int,
+    listen: Listen = lambda event: None,
+    executor: Executor | None = None,
 ) -> tuple[Path, Manifest]:
     """Carry out an order, or go on with it.
 
     Args:    home: the artifact's folder is made in it.  practice: for exercises and scripts; may be shared.
              threads: exercises at a time; the program does not depend on it.  listen: told of every step.
+             executor: carries out the scripts; None: this process.
     Returns: the artifact's folder and manifest.
     Raises:  UsageError, LMFailed, NoSandbox: nothing was begun.  M3Error: another process is at it.
     """
@@ -142,7 +150,7 @@ def compile_program(
         for lm in lms.values():
             preflight(lm)
             lm.vital = True
-        workshop = Workshop(practice, unsafe=order.unsafe)
+        workshop = Workshop(practice, unsafe=order.unsafe, executor=executor)
         bench = _Bench(order, names_of(order), workshop, lms[order.teacher], threads, listen)
         done = Compiled()
         with dspy.context(adapter=dspy.ChatAdapter()):

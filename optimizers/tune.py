@@ -5,6 +5,7 @@ sampler seeded with k from the trials before it, and an interrupted one is asked
 """
 
 import shutil
+from concurrent.futures import Executor
 from contextlib import closing
 from math import ceil
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from m3dspy.errors import DataError, M3Error, RunFailed
-from m3dspy.optimizers.storage import journal_storage
+from m3dspy.optimizers.storage import storage_of
 from m3dspy.signatures.values import Design, Request, Trial, Tuned
 from m3dspy.workspace import training
 from m3dspy.workspace.runs import Run, disk
@@ -33,7 +34,17 @@ STATES: dict[TrialState, Literal["complete", "pruned", "failed"]] = {
 }
 
 
-def tune(run: Run, trials: int, minutes: float | None = None, *, trusted: bool, unsafe: bool) -> Tuned:
+def tune(
+    run: Run,
+    trials: int,
+    minutes: float | None = None,
+    *,
+    trusted: bool,
+    unsafe: bool,
+    jobs: int = 1,
+    executor: Executor | None = None,
+    storage: str | None = None,
+) -> Tuned:
     """Bring the run's study to `trials` trials, and commit what it found.
 
     The first trial has the script's defaults. Each trains for a third of the design's epochs, two at least. One that is
@@ -47,7 +58,7 @@ def tune(run: Run, trials: int, minutes: float | None = None, *, trusted: bool, 
     if space:
         seed, limit = run.load("request", Request).seed, minutes * 60 if minutes else float("inf")
         with disk(run.folder):
-            study = _study(run)
+            study = _study(run, storage or str(run.folder / "study" / "journal.log"))
             while len(done := _done(study)) < trials and (not done or sum(map(_seconds, done)) < limit):
                 trial = _ask(study, space, defaults, seed, len(done))
                 _carry_out(run, study, trial, len(done), trusted, unsafe)
@@ -56,12 +67,12 @@ def tune(run: Run, trials: int, minutes: float | None = None, *, trusted: bool, 
     return tuned
 
 
-def _study(run: Run) -> optuna.Study:
+def _study(run: Run, storage: str) -> optuna.Study:
     """The run's study. What still runs in it was interrupted: it failed, without the reason that a failure has."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        study_name="tune",
-        storage=journal_storage(run.folder / "study" / "journal.log"),
+        study_name=run.id if "://" in storage else "tune",
+        storage=storage_of(storage),
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=_epochs(run) // 3),
         load_if_exists=True,

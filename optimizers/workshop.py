@@ -17,6 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -43,13 +44,15 @@ class Workshop:
     """A folder of exercises and of scripts that were tried.
 
     Args: home: where they lie; may be shared by many compiles, also at the same time.  unsafe: as in `execute.stream`.
+          executor: carries out the scripts, where `home` is seen, too; None: this process.
 
     `tried`, `known`: scripts that were run, and how often one was wanted again.  `seconds`: time inside the sandbox.
     """
 
-    def __init__(self, home: Path, *, unsafe: bool = False):
+    def __init__(self, home: Path, *, unsafe: bool = False, executor: Executor | None = None):
         self.home = home.resolve() / sources()[:12]
         self.unsafe = unsafe
+        self.executor = executor
         self.tried = self.known = 0
         self.seconds = 0.0
         self._lock = threading.Lock()
@@ -78,15 +81,13 @@ class Workshop:
 
         def prepared(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsafe: bool) -> Index:
             key = _hash("prepare", exercise.name, code, plan.model_dump_json())
-            done = self._once(
-                key, lambda: prepare(run, code, plan, root, trusted=trusted, unsafe=unsafe).model_dump_json()
-            )
-            return Index.model_validate_json(done)
+            how = (run.folder, code, plan, root, trusted, unsafe)
+            return Index.model_validate_json(self._once(key, _prepared, *how))
 
         def smoked(run: Run, *, trusted: bool, unsafe: bool) -> str:
             parts = [run.folder / name for name in ("code/train.py", "code/network.py", "design.json", "index.json")]
             key = _hash("smoke", exercise.name, *(part.read_text() for part in parts))
-            return self._once(key, lambda: training.smoke(run, trusted=trusted, unsafe=unsafe))
+            return self._once(key, _smoked, run.folder, trusted, unsafe)
 
         return Hands(cards=lambda: list(exercise.cards), prepare=prepared, smoke=smoked)
 
@@ -94,7 +95,8 @@ class Workshop:
     def run(self, exercise: Exercise, **stages: Plan | Index | Design | None) -> Iterator[Run]:
         """A run on an exercise that has come as far as these stages; it is gone when the block is left."""
         request = Request(text=exercise.request, data=str(self.root(exercise)), unsafe=self.unsafe)
-        with TemporaryDirectory(prefix="m3dspy-practice-") as scratch:
+        shared = self.home if self.executor else None
+        with TemporaryDirectory(prefix="m3dspy-practice-", dir=shared) as scratch:
             run = Run.create(request, Path(scratch))
             for name, value in ({"fingerprint": exercise.fingerprint} | stages).items():
                 run.commit(name, value)
@@ -109,7 +111,7 @@ class Workshop:
             emit(design, run.load("index", Index), run.folder / "code")
             return self.hands(exercise).smoke(run, trusted=True, unsafe=self.unsafe)
 
-    def _once(self, key: str, script: Callable[[], str]) -> str:
+    def _once(self, key: str, script: Callable[..., str], *given: Any) -> str:
         """What a script came to: its text, or its DataError or RunFailed, raised anew every time."""
         file = self.home / "tried" / f"{key}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ class Workshop:
             wanted_again = file.is_file()
             if not wanted_again:
                 began = time.monotonic()
-                outcome = _outcome(script)
+                outcome = self._carried_out(script, *given)
                 write_atomic(file.with_suffix(".log"), "\n".join(outcome.get("tail", [])).encode())
                 write_atomic(file, json.dumps(outcome).encode())
                 with self._lock:
@@ -134,10 +136,30 @@ class Workshop:
             raise RunFailed(kept["failed"], file.with_suffix(".log"))
         return kept["text"]
 
+    def _carried_out(self, script: Callable[..., str], *given: Any) -> dict[str, Any]:
+        """As `_outcome`, by the executor if there is one. What is lost with its worker is begun once more.
 
-def _outcome(script: Callable[[], str]) -> dict[str, Any]:
+        Raises: BrokenExecutor: lost again, or nothing can be carried out any more.
+        """
+        if self.executor is None:
+            return _outcome(script, *given)
+        try:
+            return self.executor.submit(_outcome, script, *given).result()
+        except BrokenExecutor:
+            return self.executor.submit(_outcome, script, *given).result()
+
+
+def _prepared(folder: Path, code: str, plan: Plan, root: Path, trusted: bool, unsafe: bool) -> str:
+    return prepare(Run(folder), code, plan, root, trusted=trusted, unsafe=unsafe).model_dump_json()
+
+
+def _smoked(folder: Path, trusted: bool, unsafe: bool) -> str:
+    return training.smoke(Run(folder), trusted=trusted, unsafe=unsafe)
+
+
+def _outcome(script: Callable[..., str], *given: Any) -> dict[str, Any]:
     try:
-        return {"text": script()}
+        return {"text": script(*given)}
     except DataError as error:
         return {"wrong": str(error)}
     except RunFailed as error:
