@@ -7,7 +7,7 @@ next append. Here the kernel holds the lock, and whoever gets it cuts off a torn
 from pathlib import Path
 
 from filelock import FileLock
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from m3dspy.workspace.runs import heal
@@ -34,3 +34,8 @@ def journal_storage(path: Path) -> JournalStorage:
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path), HealingLock(path)))
+
+
+def storage_of(place: str | Path) -> BaseStorage:
+    """The storage at a path (a journal) or a URL (a database)."""
+    return RDBStorage(str(place)) if "://" in str(place) else journal_storage(Path(place))

@@ -62,7 +62,8 @@ def stream(
         unsafe: let code that a language model wrote run uncontained there, too.
         threads: for OpenMP and BLAS; None: as this process.
         listen: called once, before the first line, with a function that sends the script a line on its stdin; None:
-            its stdin is empty. What can no longer be sent, because the script has ended, is dropped.
+            its stdin is empty. What can no longer be sent, because the script has ended, is dropped. An empty line then
+            comes in every 0.2 s of silence, so that whoever talks to the script can also give it up.
 
     Lines are cut at 64 kB. Linux ends the script with the *thread* that started it, by `kill -9` too: take all lines
     in the thread that takes the first.
@@ -93,7 +94,7 @@ def stream(
             try:
                 if listen and process.stdin:
                     listen(partial(_send, process.stdin))
-                stopped = yield from _lines(process, record, deadline)
+                stopped = yield from _lines(process, record, deadline, beat=listen is not None)
                 status = 0 if stopped else process.wait()
             finally:
                 _end(process)
@@ -121,7 +122,9 @@ def _filled(text: str, places: Mapping[str, Path]) -> str:
     return text
 
 
-def _lines(process: subprocess.Popen[bytes], record: BinaryIO, deadline: float) -> Generator[str, None, str]:
+def _lines(
+    process: subprocess.Popen[bytes], record: BinaryIO, deadline: float, *, beat: bool = False
+) -> Generator[str, None, str]:
     """The lines of stdout until the process has ended; stdout and stderr go to `record`.
 
     Returns: why it has to be stopped, "time" or "output"; "" if it came to its end.
@@ -134,6 +137,8 @@ def _lines(process: subprocess.Popen[bytes], record: BinaryIO, deadline: float) 
             ready = pipes.select(max(0.0, min(0.2, deadline - time.monotonic())))
             if not ready and process.poll() is not None:
                 break  # somebody whom it left behind holds the pipes open
+            if not ready and beat:
+                yield ""
             for key, _ in ready:
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
