@@ -37,6 +37,7 @@ ApiBase = Annotated[
     typer.Option(help="an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1, for LMs that name none"),
 ]
 Trials = Annotated[int, typer.Option(help="Optuna trials before the final training; 0: the design as it is", min=0)]
+Jobs = Annotated[int, typer.Option(help="trials at a time, each by a worker of its own", min=1)]
 Time = Annotated[str | None, typer.Option(help="stop tuning after, e.g. 30m, 2h")]
 Budget = Annotated[float | None, typer.Option(help="dollars for language models; the run stops there", min=0)]
 MaxCalls = Annotated[int | None, typer.Option(help="calls to language models; the run stops there", min=0)]
@@ -112,6 +113,7 @@ def run(
     lm: Lm = None,
     api_base: ApiBase = None,
     trials: Trials = 10,
+    jobs: Jobs = 1,
     time: Time = None,
     budget: Budget = None,
     max_calls: MaxCalls = None,
@@ -134,6 +136,7 @@ def run(
         **job.asked_of(program, lm, force=force),
         api_base=api_base,
         trials=trials,
+        jobs=jobs,
         minutes=_minutes(time),
         seed=seed,
         weights=_weights(weights),
@@ -160,6 +163,7 @@ def resume(
 def tune(
     run: Annotated[str, typer.Argument(help="a run's name or folder")],
     trials: Annotated[int, typer.Option(help="further Optuna trials", min=1)] = 10,
+    jobs: Annotated[int | None, typer.Option(help="trials at a time (default: as the run was started)", min=1)] = None,
     time: Time = None,
     runs: Runs = Path("runs"),
     json: Json = False,
@@ -169,7 +173,7 @@ def tune(
     from m3dspy.workspace.runs import Run
 
     found = Run.open(run, runs)
-    job.more_trials(found, trials, _minutes(time))
+    job.more_trials(found, trials, _minutes(time), jobs)
     _carry_on(found, json)
 
 
@@ -305,6 +309,7 @@ def bench(
     ] = False,
     weights: Weights = None,
     trials: Trials = 4,
+    jobs: Jobs = 1,
     budget: Budget = None,
     max_calls: MaxCalls = None,
     out: Annotated[Path, typer.Option(help="where phantoms, runs and results go; an unfinished bench goes on")] = Path(
@@ -327,6 +332,7 @@ def bench(
         **job.asked_of(program, lm, force=force),
         api_base=api_base,
         trials=trials,
+        jobs=jobs,
         weights=_weights(weights),
         budget=budget,
         max_calls=max_calls,

@@ -104,15 +104,19 @@ def carry_on(run: Run) -> Outcome:
         return outcome
 
 
-def more_trials(run: Run, trials: int, minutes: float | None) -> None:
-    """Add trials to a run's study; if they find better settings, its model is taken back, to be trained anew."""
+def more_trials(run: Run, trials: int, minutes: float | None, jobs: int | None = None) -> None:
+    """Add trials to a run's study; if they find better settings, its model is taken back, to be trained anew.
+
+    Args: jobs: trials at a time; None: as in the run's request.
+    """
     with run.lock(), _told(run):
         request, before = run.load("request", Request), run.load("tuned", Tuned)
         script = run.load("script", Script)
         with run.stage("tune"):
             spent = sum(trial.seconds for trial in before.trials) / 60
             limit = None if minutes is None else spent + minutes
-            after = tune(run, len(before.trials) + trials, limit, trusted=script.trusted, unsafe=request.unsafe)
+            how = {"trusted": script.trusted, "unsafe": request.unsafe, "storage": request.storage}
+            after = tune(run, len(before.trials) + trials, limit, jobs=jobs or request.jobs, **how)
         (run.folder / "report.md").unlink(missing_ok=True)
         if after.settings != before.settings:
             run.drop(*reversed(_TRAINED))
@@ -242,7 +246,8 @@ def _train(run: Run, request: Request) -> None:
     trusted, unsafe = run.load("script", Script).trusted, request.unsafe
     if not run.has("tuned"):
         with run.stage("tune"):
-            tune(run, request.trials, request.minutes, trusted=trusted, unsafe=unsafe)
+            how = {"trusted": trusted, "unsafe": unsafe, "jobs": request.jobs, "storage": request.storage}
+            tune(run, request.trials, request.minutes, **how)
     settings = run.load("tuned", Tuned).settings
     if not run.has("model"):
         with run.stage("train"):

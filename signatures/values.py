@@ -48,6 +48,9 @@ class Request(Value):
     budget: float | None = Field(default=None, ge=0, description="dollars for language models")
     max_calls: int | None = Field(default=None, ge=0, description="calls to language models")
     unsafe: bool = False
+    jobs: int = Field(default=1, ge=1, description="trials at a time")
+    storage: str | None = Field(default=None, description="URL of the study's database; None: a file in the run folder")
+    cluster: str | None = Field(default=None, description="address of a Dask scheduler; None: this machine")
 
 
 class DataCard(Value):
