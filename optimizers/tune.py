@@ -310,7 +310,8 @@ def _tell(run: Run, study: optuna.Study, trial: optuna.Trial, order: Order, ende
     state = next(theirs for theirs, ours in STATES.items() if ours == ended.state)
     study.tell(trial, best if state == TrialState.COMPLETE else None, state=state)
     run.event("trial", number=order.k, state=ended.state, score=best)
-    remove(run.folder / "attempts" / order.name)
+    for left in (order.name, f"{order.name}.lock"):
+        remove(run.folder / "attempts" / left)
 
 
 def _opened(run: Run, storage: str, create: bool = False) -> optuna.Study:

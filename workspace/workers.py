@@ -66,15 +66,15 @@ class Worker:
         with _held(self.run, name), self._folder(name, resume):
             mark, self._busy = _size(self.run.log(self.name)), True
             try:
-                lines = self._warm()
+                self._warm()
                 self._send(json.dumps(order))
-                for line in self._heard(lines, name):
+                for line in self._heard(name):
                     if epoch := training.as_epoch(line):
                         yield epoch
             except GeneratorExit:
                 self._send(json.dumps({"stop": name}))
                 with suppress(RunFailed):
-                    for _ in self._heard(lines, name, time.monotonic() + GRACE):
+                    for _ in self._heard(name, time.monotonic() + GRACE):
                         pass
                 raise
             except RunFailed as failure:
@@ -93,26 +93,25 @@ class Worker:
             (self.run.folder / "attempts" / self.name).rmdir()
         self._lock.release()
 
-    def _warm(self) -> Generator[str, None, None]:
-        """The script's lines; it is started if it is not there."""
+    def _warm(self) -> None:
+        """Start the script if it is not there."""
         if time.monotonic() - self._last > STALE:
             self._end()
         if self._lines is None:
             how = {"trusted": self.trusted, "unsafe": self.unsafe, "threads": self.threads}
             self._lines = training.worker(self.run, self.name, listen=self._listen, **how)
             next(self._lines, "")  # starts it; an empty line comes, or the first of its log
-        return self._lines
 
     def _listen(self, send: Callable[[str], None]) -> None:
         self._send = send
 
-    def _heard(self, lines: Generator[str, None, None], name: str, until: float = inf) -> Iterator[str]:
+    def _heard(self, name: str, until: float = inf) -> Iterator[str]:
         """The trial's lines until it is over.
 
         Raises: RunFailed: it failed, the script ended, or said nothing for too long.  Cancelled.
         """
         heard = time.monotonic()
-        for line in lines:
+        for line in self._lines or ():
             now = time.monotonic()
             if self.cancelled:
                 raise Cancelled
