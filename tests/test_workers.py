@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from filelock import FileLock
 from test_tune import ROOT, make_run, states, timeless, tuned
 
 from m3dspy.errors import M3Error, RunFailed
@@ -243,7 +243,7 @@ def test_trials_interrupted_two_at_a_time_are_begun_again_with_their_settings_fr
     with run.lock():
         found = tune(run, 6, trusted=True, unsafe=False, jobs=2)
     assert [trial.number for trial in found.trials] == list(range(6))
-    assert "2 epochs kept" in run.log("trial-003").read_text()
+    assert re.search("[1-9] epochs kept", run.log("trial-003").read_text())
     study = optuna.load_study(study_name="tune", storage=journal_storage(run.folder / "study" / "journal.log"))
     orphans = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.FAIL]
     assert orphans
