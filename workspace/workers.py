@@ -161,6 +161,7 @@ class Worker:
     def _log(self, name: str, mark: int, failed: RunFailed | None) -> None:
         """Give the trial its part of the worker's log."""
         path = self.run.log(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with disk(path), path.open("ab") as log:
             if (said := self.run.log(self.name)).is_file():
                 with said.open("rb") as part:
