@@ -221,6 +221,8 @@ def _far(executor: Executor) -> Iterator[Submit]:
         try:
             return executor.submit(carry_out, order)
         except BrokenExecutor as broken:
+            if isinstance(broken, M3Error):
+                raise
             raise M3Error(f"No worker is left to carry out trials: {broken}. Start some, and resume the run.") from None
 
     yield submit

@@ -142,9 +142,9 @@ def test_a_crash_costs_one_trial_and_the_next_gets_a_new_worker(tmp_path):
 
 
 def test_an_error_in_words_costs_one_trial_and_no_worker(tmp_path):
-    run = make_run(tmp_path, failure="if tag.get('trial') == 'trial-001': raise OSError('a.png is empty')")
+    run = make_run(tmp_path, failure="if tag.get('trial') == 'trial-001': raise OSError('a.png is\x1b[2J empty')")
     assert states(tuned(run, 3)) == ["complete", "failed", "complete"]
-    assert reasons(run) == [f"a.png is empty. Log: {run.log('trial-001')}"]
+    assert reasons(run) == [f"a.png is [2J empty. Log: {run.log('trial-001')}"]
     assert starts(run) == 1
 
 

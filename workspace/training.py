@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,22 +100,12 @@ def epochs(
                 yield epoch
 
 
-def worker(
-    run: Run,
-    name: str,
-    *,
-    trusted: bool,
-    unsafe: bool,
-    threads: int | None,
-    listen: Callable[[Callable[[str], None]], None],
-) -> Generator[str, None, None]:
-    """The lines of `train.py --worker` in `attempts/<name>`. Args: threads, listen: as in `execute.stream`."""
+def worker(run: Run, name: str, *, trusted: bool, unsafe: bool, **how: Any) -> Generator[str, None, None]:
+    """The lines of `train.py --worker` in `attempts/<name>`. Args: how: threads, listen: as in `execute.stream`."""
     if _reads_clip(run):
         (run.folder / CACHE).mkdir(exist_ok=True)  # mounted from the start, to be seen when something comes
     out = run.attempt(name, resume=True)
-    yield from _training_lines(
-        run, name, ["--worker"], out, False, None, trusted, unsafe, threads=threads, listen=listen
-    )
+    yield from _training_lines(run, name, ["--worker"], out, False, None, trusted, unsafe, **how)
 
 
 def fit(

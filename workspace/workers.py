@@ -30,6 +30,7 @@ from m3dspy.workspace.runs import Run, disk
 GRACE = 5.0  # seconds that a trial has to stop
 SILENCE = 7200.0  # seconds without a line; an epoch that takes longer is not for tuning
 STALE = 300.0  # seconds without a trial after which a worker is replaced; it ends by itself after twice as many
+LONGEST = 500  # characters of an error in the script's words
 WAIT = 300.0  # seconds that a trial is waited for which somebody else is still at
 
 
@@ -125,7 +126,8 @@ class Worker:
                 if "error" in said or "done" in said:
                     self._busy, self._last = False, now
                     if "error" in said:
-                        raise _Told(str(said["error"]), self.run.log(name))
+                        words = "".join(c if c.isprintable() else " " for c in str(said["error"])[:LONGEST])
+                        raise _Told(words, self.run.log(name))
                     return
                 yield line
         raise RunFailed(f"{training.SCRIPT} ended in the middle of a trial.", self.run.log(name))
