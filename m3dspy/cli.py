@@ -37,6 +37,7 @@ ApiBase = Annotated[
     typer.Option(help="an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1, for LMs that name none"),
 ]
 Trials = Annotated[int, typer.Option(help="Optuna trials before the final training; 0: the design as it is", min=0)]
+Jobs = Annotated[int, typer.Option(help="trials at a time, each by a worker of its own", min=1)]
 Time = Annotated[str | None, typer.Option(help="stop tuning after, e.g. 30m, 2h")]
 Budget = Annotated[float | None, typer.Option(help="dollars for language models; the run stops there", min=0)]
 MaxCalls = Annotated[int | None, typer.Option(help="calls to language models; the run stops there", min=0)]
@@ -51,7 +52,6 @@ Weights = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
-Jobs = Annotated[int, typer.Option(help="trials at a time", min=1)]
 Cluster = Annotated[
     str | None,
     typer.Option(help="address of a Dask scheduler, e.g. tcp://head:8786, whose workers see the same files"),

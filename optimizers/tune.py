@@ -1,13 +1,27 @@
-"""Optuna over the search space of an emitted script, one trial after another.
+"""Optuna over the search space of an emitted script.
 
-Killed at any moment and started again it finds what it would have found undisturbed: the k-th trial is suggested by a
-sampler seeded with k from the trials before it, and an interrupted one is asked again and resumed from its checkpoint.
+One controller asks and tells. The trials are carried out through a `concurrent.futures.Executor`: by default by warm
+workers in threads of this process; by a pool of other processes or machines where one is given, which must see the run
+folder. They read the study from its storage, report each epoch to it and prune themselves.
+
+One trial at a time, killed at any moment and started again, it finds what it would have found undisturbed: the k-th
+trial is suggested by a sampler seeded with k from the trials before it, and an interrupted one is asked again and
+resumed from its checkpoint. With several at a time that holds of each trial, but which trials are asked for depends on
+which end first.
 """
 
-import shutil
-from concurrent.futures import Executor
-from contextlib import closing
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
+from platform import node
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import optuna
@@ -18,6 +32,7 @@ from optuna.distributions import (
     IntDistribution,
     json_to_distribution,
 )
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from m3dspy.errors import DataError, M3Error, RunFailed
@@ -25,13 +40,49 @@ from m3dspy.optimizers.storage import storage_of
 from m3dspy.signatures.values import Design, Request, Trial, Tuned
 from m3dspy.workspace import training
 from m3dspy.workspace.runs import Run, disk
+from m3dspy.workspace.workers import Worker, remove
 
 STARTUP = 4  # trials before TPE and the pruner have a say; the first of them is the design as it stands
-STATES: dict[TrialState, Literal["complete", "pruned", "failed"]] = {
+MOST_LOST = 2  # times that a trial which was interrupted is begun again
+State = Literal["complete", "pruned", "failed"]
+STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A trial to carry out, in words that another machine understands too.
+
+    number: Optuna's.  k: ours, in the order of asking, which names the folder.  threads: for OpenMP and BLAS.
+    """
+
+    folder: str
+    storage: str
+    number: int
+    k: int
+    settings: dict[str, Any]
+    resume: bool
+    trusted: bool
+    unsafe: bool
+    threads: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"trial-{self.k:03d}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended: scores of its epochs; the reason if it failed; seconds by a clock that does not jump."""
+
+    state: State
+    scores: tuple[float, ...]
+    reason: str = ""
+    seconds: float = 0.0
 
 
 def tune(
@@ -48,82 +99,264 @@ def tune(
     """Bring the run's study to `trials` trials, and commit what it found.
 
     The first trial has the script's defaults. Each trains for a third of the design's epochs, two at least. One that is
-    pruned ends at once; one that fails is kept with its reason, and the next begins.
+    pruned ends within a step; one that fails is kept with its reason, and the next begins.
 
-    Args: minutes: wall time of all trials together, after which none is begun; the first always is.
+    Args:
+        minutes: wall time of all trials together, after which none is begun; the first always is.
+        jobs: trials at a time.
+        executor: carries them out where the run folder is seen, too; a trial whose future raises BrokenExecutor was
+            lost with its worker, and is carried out once more. None: threads of this process.
+        storage: URL of the database that keeps the study; None: a file in the run folder.
+
     Raises: M3Error: every trial failed.  DataError: the script's search space cannot be used.
     """
     tuned = Tuned()
     space, defaults = _space(run, trusted, unsafe) if trials else ({}, {})
     if space:
-        seed, limit = run.load("request", Request).seed, minutes * 60 if minutes else float("inf")
+        place = storage or str(run.folder / "study" / "journal.log")
         with disk(run.folder):
-            study = _study(run, storage or str(run.folder / "study" / "journal.log"))
-            while len(done := _done(study)) < trials and (not done or sum(map(_seconds, done)) < limit):
-                trial = _ask(study, space, defaults, seed, len(done))
-                _carry_out(run, study, trial, len(done), trusted, unsafe)
-        tuned = _told(run, done)
+            study = _study(run, place)
+            _ask_again(study, space)
+            if executor is None:
+                _warn(jobs)
+            threads = None if executor or jobs == 1 else max(1, _cores() // jobs)
+            how = Order(str(run.folder), place, 0, 0, {}, False, trusted, unsafe, threads)
+            limit = minutes * 60 if minutes else float("inf")
+            inbox: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+            with _crew(run, how, jobs, inbox) if executor is None else _far(executor) as submit:
+                _search(run, study, space, defaults, how, trials, limit, jobs, inbox, submit)
+            done = _done(study)
+        tuned = _told(study, done)
     run.commit("tuned", tuned)
     return tuned
 
 
-def _study(run: Run, storage: str) -> optuna.Study:
-    """The run's study. What still runs in it was interrupted: it failed, without the reason that a failure has."""
+# ------------------------------------------------------------------------------------------------ carrying out
+def carry_out(order: Order) -> Ended:
+    """Carry out a trial in this process, wherever it is: the thread's warm worker stays for the next.
+
+    Raises: M3Error: the run folder is not here, or the disk is full.
+    """
+    run = _seen(order)
+    found: Worker | None = getattr(_here, "worker", None)
+    if found and (found.run.folder, found.trusted, found.unsafe) != (run.folder, order.trusted, order.unsafe):
+        found.close()
+        found = None
+    _here.worker = found or Worker(run, trusted=order.trusted, unsafe=order.unsafe, threads=order.threads)
+    return _carried_out(order, _here.worker, lambda epoch: None)
+
+
+_here = threading.local()
+
+
+def _seen(order: Order) -> Run:
+    run = Run(Path(order.folder))
+    if not run.has("request"):
+        raise M3Error(
+            f"The worker on {node()} does not see the run folder {order.folder}. Put the runs on a file system that "
+            "all machines share."
+        )
+    return run
+
+
+def _carried_out(order: Order, worker: Worker, tell: Tell) -> Ended:
+    """Train the trial, report its epochs to the study, and prune it. Args: tell: called with each epoch."""
+    run, began = worker.run, time.monotonic()
+    scores, state, reason = [], "complete", ""
+    with disk(run.folder):
+        study = _opened(run, order.storage)
+        frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == order.number)
+        trial = optuna.Trial(study, frozen._trial_id)
+        try:
+            with closing(worker.epochs(order.name, order.settings, resume=order.resume)) as epochs:
+                for epoch in epochs:
+                    scores.append(epoch["score"])
+                    if epoch["epoch"] not in frozen.intermediate_values:  # of one who was lost
+                        trial.report(epoch["score"], epoch["epoch"])
+                    tell(epoch)
+                    if trial.should_prune():
+                        state = "pruned"
+                        break
+            if not scores:
+                raise RunFailed(f"{training.SCRIPT} printed no epoch.", run.log(order.name))
+        except RunFailed as failure:
+            state, reason = "failed", str(failure)
+        except UpdateFinishedTrialError:  # the controller is another by now, and counts it as lost
+            state, reason = "failed", "Nobody waits for this trial any more."
+    return Ended(state, tuple(scores), reason, time.monotonic() - began)
+
+
+Submit = Callable[[Order], "Future[Ended]"]
+
+
+@contextmanager
+def _crew(run: Run, how: Order, jobs: int, inbox: SimpleQueue) -> Iterator[Submit]:
+    """Threads of this process, a warm worker each; epochs come to the inbox as they end."""
+    crew = [Worker(run, trusted=how.trusted, unsafe=how.unsafe, threads=how.threads) for _ in range(jobs)]
+    spare: SimpleQueue[Worker] = SimpleQueue()
+    for worker in crew:
+        spare.put(worker)
+
+    def carried_out(order: Order) -> Ended:
+        worker = spare.get()
+        try:
+            return _carried_out(order, worker, lambda epoch: inbox.put((order.k, epoch)))
+        finally:
+            spare.put(worker)
+
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="trial")
+    try:
+        yield lambda order: pool.submit(carried_out, order)
+    finally:
+        for worker in crew:
+            worker.cancelled = True
+        pool.shutdown(cancel_futures=True)
+        for worker in crew:
+            worker.close()
+
+
+@contextmanager
+def _far(executor: Executor) -> Iterator[Submit]:
+    def submit(order: Order) -> "Future[Ended]":
+        try:
+            return executor.submit(carry_out, order)
+        except BrokenExecutor as broken:
+            if isinstance(broken, M3Error):
+                raise
+            raise M3Error(f"No worker is left to carry out trials: {broken}. Start some, and resume the run.") from None
+
+    yield submit
+
+
+# ------------------------------------------------------------------------------------------------ asking and telling
+def _search(
+    run: Run,
+    study: optuna.Study,
+    space: dict[str, BaseDistribution],
+    defaults: dict[str, Any],
+    how: Order,
+    trials: int,
+    limit: float,
+    jobs: int,
+    inbox: SimpleQueue,
+    submit: Submit,
+) -> None:
+    """Ask for trials and tell how they ended until there are enough, or `limit` seconds are over."""
+    seed, began = run.load("request", Request).seed, time.monotonic() - sum(map(_seconds, _done(study)))
+    flying: dict[int, tuple[optuna.Trial, Order]] = {}
+    lost: set[int] = set()
+    known: set[tuple[str, int]] = set()
+
+    def send(order: Order) -> None:
+        future = submit(order)
+        future.add_done_callback(lambda future: inbox.put((order.k, future)))
+
+    while True:
+        while len(flying) < jobs and (begun := len(_done(study)) + len(flying)) < trials:
+            if begun and time.monotonic() - began >= limit:
+                break
+            trial = _ask(study, space, defaults, seed)
+            resume, k = "lost" in trial.user_attrs, trial.user_attrs["k"]
+            settings = {"epochs": _epochs(run), **trial.params}
+            order = replace(how, number=trial.number, k=k, settings=settings, resume=resume)
+            if resume:
+                known |= {(event["attempt"], event["epoch"]) for event in run.events() if event["kind"] == "epoch"}
+            flying[k] = trial, order
+            send(order)
+        if not flying:
+            return
+        k, said = inbox.get()
+        trial, order = flying[k]
+        if not isinstance(said, Future):
+            if (order.name, said["epoch"]) not in known:
+                known.add((order.name, said["epoch"]))
+                run.event("epoch", attempt=order.name, epochs=order.settings["epochs"], **said)
+            continue
+        try:
+            ended = said.result()
+        except BrokenExecutor as error:
+            if k not in lost:
+                lost.add(k)
+                run.event("warning", text=f"{order.name} lost its worker and is carried out once more.")
+                send(replace(order, resume=True))
+                continue
+            ended = Ended("failed", (), f"{order.name} lost its worker twice: {str(error) or type(error).__name__}.")
+        _tell(run, study, trial, order, ended)
+        del flying[k]
+
+
+def _ask(study: optuna.Study, space: dict[str, BaseDistribution], defaults: dict[str, Any], seed: int) -> optuna.Trial:
+    """The next trial; its user attribute k is its number among ours.
+
+    The k-th is a function of the seed and of the trials before it. TPE pays no heed to failed ones, and takes those
+    that still run for bad ones, so that two at a time are not alike.
+    """
+    trials = study.get_trials(deepcopy=False)
+    counted = (trial for trial in trials if not _interrupted(trial))
+    taken = {trial.user_attrs.get("k", trial.number if trial.state.is_finished() else None) for trial in counted}
+    k = next(k for k in range(len(trials) + 1) if k not in taken)
+    if k == 0 and not any(trial.state == TrialState.WAITING for trial in trials):
+        study.enqueue_trial(defaults)
+    study.sampler = optuna.samplers.TPESampler(seed=seed * 1000 + k, n_startup_trials=STARTUP, constant_liar=True)
+    trial = study.ask(fixed_distributions=space)
+    if "k" not in trial.user_attrs:
+        trial.set_user_attr("k", k)
+    return trial
+
+
+def _tell(run: Run, study: optuna.Study, trial: optuna.Trial, order: Order, ended: Ended) -> None:
+    best = max(ended.scores, default=None)
+    trial.set_user_attr("seconds", ended.seconds)
+    if ended.state == "failed":
+        trial.set_user_attr("reason", ended.reason)
+    state = next(theirs for theirs, ours in STATES.items() if ours == ended.state)
+    study.tell(trial, best if state == TrialState.COMPLETE else None, state=state)
+    run.event("trial", number=order.k, state=ended.state, score=best)
+    for left in (order.name, f"{order.name}.lock"):
+        remove(run.folder / "attempts" / left)
+
+
+def _opened(run: Run, storage: str, create: bool = False) -> optuna.Study:
+    """The run's study. Args: storage: the path of a journal, or a database that other runs may share."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=run.id if "://" in storage else "tune",
-        storage=storage_of(storage),
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=_epochs(run) // 3),
-        load_if_exists=True,
-    )
+    name = run.id if "://" in storage else "tune"
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=_epochs(run) // 3)
+    place = storage_of(storage)
+    if create:
+        return optuna.create_study(
+            study_name=name, storage=place, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+    return optuna.load_study(study_name=name, storage=place, pruner=pruner)
+
+
+def _study(run: Run, storage: str) -> optuna.Study:
+    return _opened(run, storage, create=True)
+
+
+def _ask_again(study: optuna.Study, space: dict[str, BaseDistribution]) -> None:
+    """Put what still runs, and so was interrupted, back into the queue; one interrupted too often has failed."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        params, lost = trial.system_attrs.get("fixed_params") or trial.params, trial.user_attrs.get("lost", 0)
+        if lost >= MOST_LOST and "reason" not in trial.user_attrs:
+            reason = f"It was interrupted {lost + 1} times."
+            optuna.Trial(study, trial._trial_id).set_user_attr("reason", reason)
+        elif "reason" not in trial.user_attrs and "k" in trial.user_attrs and set(params) == set(space):
+            study.enqueue_trial(params, user_attrs={"k": trial.user_attrs["k"], "lost": lost + 1})
         study.tell(trial.number, state=TrialState.FAIL)
-    return study
+
+
+def _interrupted(trial: FrozenTrial) -> bool:
+    """It failed without a reason: it was begun again, or was never begun."""
+    return trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
 
 
 def _done(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that came to an end of their own, oldest first."""
-    trials = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [trial for trial in trials if trial.state != TrialState.FAIL or "reason" in trial.user_attrs]
+    """The trials that came to an end of their own, in the order of asking."""
+    ended = study.get_trials(states=tuple(STATES), deepcopy=False)
+    return sorted((t for t in ended if not _interrupted(t)), key=lambda t: t.user_attrs.get("k", t.number))
 
 
-def _ask(
-    study: optuna.Study, space: dict[str, BaseDistribution], defaults: dict[str, Any], seed: int, k: int
-) -> optuna.Trial:
-    """The k-th trial, a function of the seed and of the trials before it; TPE pays no heed to failed ones."""
-    if k == 0 and not study.get_trials(states=(TrialState.WAITING,)):
-        study.enqueue_trial(defaults)
-    study.sampler = optuna.samplers.TPESampler(seed=seed * 1000 + k, n_startup_trials=STARTUP)
-    return study.ask(fixed_distributions=space)
-
-
-def _carry_out(run: Run, study: optuna.Study, trial: optuna.Trial, k: int, trusted: bool, unsafe: bool) -> None:
-    """Train the k-th trial, and tell the study how it ended."""
-    name, scores, state = f"trial-{k:03d}", [], TrialState.COMPLETE
-    begun = study.get_trials(states=(TrialState.FAIL,))[-1:]
-    resume = any("reason" not in last.user_attrs and last.params == trial.params for last in begun)
-    settings = {"epochs": _epochs(run), **trial.params}
-    trained = training.epochs(run, name, settings, resume=resume, trusted=trusted, unsafe=unsafe, test=False)
-    try:
-        with closing(trained) as epochs:
-            for epoch in epochs:
-                scores.append(epoch["score"])
-                trial.report(epoch["score"], epoch["epoch"])
-                if trial.should_prune():
-                    state = TrialState.PRUNED
-                    break
-        if not scores:
-            raise RunFailed(f"{training.SCRIPT} printed no epoch.", run.log(name))
-    except RunFailed as failure:
-        state = TrialState.FAIL
-        trial.set_user_attr("reason", str(failure))
-    study.tell(trial, max(scores) if state == TrialState.COMPLETE else None, state=state)
-    run.event("trial", number=k, state=STATES[state], score=max(scores, default=None))
-    shutil.rmtree(run.folder / "attempts" / name)
-
-
-def _told(run: Run, done: list[FrozenTrial]) -> Tuned:
+def _told(study: optuna.Study, done: list[FrozenTrial]) -> Tuned:
     """The trials as values, numbered as they were begun, and the settings of the best."""
     trials = [
         Trial(
@@ -138,12 +371,32 @@ def _told(run: Run, done: list[FrozenTrial]) -> Tuned:
     ]
     complete = [trial for trial in trials if trial.state == "complete"]
     if not complete:
-        shutil.rmtree(run.folder / "study")  # so that a resumed run tries them again
+        optuna.delete_study(study_name=study.study_name, storage=study._storage)  # a resumed run tries them again
         raise M3Error(f"All {len(done)} trials failed. The last: {done[-1].user_attrs['reason']}")
     best = max(complete, key=lambda trial: trial.score or 0.0)
     return Tuned(trials=tuple(trials), settings=best.settings)
 
 
+def _seconds(trial: FrozenTrial) -> float:
+    return trial.user_attrs.get("seconds", 0.0)
+
+
+def _epochs(run: Run) -> int:
+    return max(2, ceil(run.load("design", Design).epochs / 3))
+
+
+def _warn(jobs: int) -> None:
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if jobs > _cores() or 0 < gpus < jobs:
+        has = f"{_cores()} cores" + (f" and {gpus} GPUs" if gpus else "")
+        warnings.warn(f"--jobs {jobs} is more than this machine has, {has}: trials share them.", stacklevel=2)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ------------------------------------------------------------------------------------------------ the space
 def _space(run: Run, trusted: bool, unsafe: bool) -> tuple[dict[str, BaseDistribution], dict[str, Any]]:
     """The script's search space, and its defaults there.
 
@@ -175,11 +428,3 @@ def _allows(distribution: BaseDistribution, value: Any) -> bool:
         return False
     kind = int if isinstance(distribution, IntDistribution) else int | float
     return isinstance(value, kind) and distribution.low <= value <= distribution.high
-
-
-def _epochs(run: Run) -> int:
-    return max(2, ceil(run.load("design", Design).epochs / 3))
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    return trial.duration.total_seconds() if trial.duration else 0.0

@@ -21,7 +21,7 @@ contained_only = pytest.mark.skipif(execute.probe().bwrap is None, reason=f"no s
 
 # A stand-in that keeps the contract of train.py without a network: the score rises by epochs, most at lr = 0.001.
 SCRIPT = """
-import argparse, json, math, os, time
+import argparse, json, math, os, sys, threading, time
 from pathlib import Path
 LOSSES = {"name": "CategoricalDistribution", "attributes": {"choices": ["ce", "focal"]}}
 SPACE = {"lr": json.loads('FLOAT'), "loss": LOSSES}
@@ -29,7 +29,7 @@ DEFAULTS = {"lr": 0.002, "loss": "ce"}
 parser = argparse.ArgumentParser()
 for name in ("index", "data", "out", "predict", "model"):
     parser.add_argument(f"--{name}", type=Path)
-for name in ("space", "smoke", "resume"):
+for name in ("space", "smoke", "resume", "worker"):
     parser.add_argument(f"--{name}", action="store_true")
 parser.add_argument("--set", nargs="+", default=[])
 given = parser.parse_args()
@@ -46,23 +46,48 @@ if given.smoke:
     print("not empty:", *(path.relative_to(given.data) for path in files))
     print("test labels:", [item["label"] for item in index["test"]])
     raise SystemExit
-settings = {"epochs": 9, **DEFAULTS}
-settings.update(word.split("=") for word in given.set)
-lr, epochs = float(settings["lr"]), int(settings["epochs"])
-checkpoint = given.out / "checkpoint.json"
-history = json.loads(checkpoint.read_text()) if given.resume and checkpoint.exists() else []
-print(f"{len(history)} epochs kept, {len(index['test'])} test cases")
-for line in history:
-    print(json.dumps(line))
-for epoch in range(len(history), epochs):
-    PAUSE
-    FAILURE
-    score = 1 / (1 + (math.log10(lr) + 3) ** 2) - 0.1 / (epoch + 1) - 0.01 * (settings["loss"] == "focal")
-    history.append({"epoch": epoch, "loss": 1 - score, "score": score})
-    checkpoint.write_text(json.dumps(history))
-    print(json.dumps(history[-1]))
-best = max(history, key=lambda line: line["score"])
-given.out.joinpath("result.json").write_text(json.dumps({"score": best["score"], "epoch": best["epoch"], **settings}))
+stopped = set()
+def train(out, chosen, resume, tag):
+    settings = {"epochs": 9, **DEFAULTS, **chosen}
+    lr, epochs = float(settings["lr"]), int(settings["epochs"])
+    checkpoint = out / "checkpoint.json"
+    history = json.loads(checkpoint.read_text()) if resume and checkpoint.exists() else []
+    print(f"{len(history)} epochs kept, {len(index['test'])} test cases")
+    for line in history:
+        print(json.dumps(tag | line))
+    for epoch in range(len(history), epochs):
+        PAUSE
+        if tag.get("trial") in stopped:
+            return
+        FAILURE
+        score = 1 / (1 + (math.log10(lr) + 3) ** 2) - 0.1 / (epoch + 1) - 0.01 * (settings["loss"] == "focal")
+        history.append({"epoch": epoch, "loss": 1 - score, "score": score})
+        checkpoint.write_text(json.dumps(history))
+        print(json.dumps(tag | history[-1]))
+    best = max(history, key=lambda line: line["score"])
+    result = {"score": best["score"], "epoch": best["epoch"], **settings}
+    out.joinpath("result.json").write_text(json.dumps(result))
+if not given.worker:
+    train(given.out, dict(word.split("=") for word in given.set), given.resume, {})
+    raise SystemExit
+print("a worker starts")
+orders = []
+def listen():
+    for line in sys.stdin:
+        order = json.loads(line)
+        stopped.add(order["stop"]) if "stop" in order else orders.append(order)
+    os._exit(0)
+threading.Thread(target=listen, daemon=True).start()
+while True:
+    while not orders:
+        time.sleep(0.01)
+    order = orders.pop(0)
+    tag = {"trial": order["trial"]}
+    try:
+        train(given.out / order["trial"], order["settings"], order["resume"], tag)
+        print(json.dumps(tag | {"done": True}))
+    except OSError as error:
+        print(json.dumps(tag | {"error": str(error)}))
 """
 FLOAT = '{"name": "FloatDistribution", "attributes": {"low": 1e-5, "high": 1e-1, "log": true, "step": null}}'
 

@@ -63,7 +63,8 @@ def stream(
         unsafe: let code that a language model wrote run uncontained there, too.
         threads: for OpenMP and BLAS; None: as this process.
         listen: called once, before the first line, with a function that sends the script a line on its stdin; None:
-            its stdin is empty. What can no longer be sent, because the script has ended, is dropped.
+            its stdin is empty. What can no longer be sent, because the script has ended, is dropped. An empty line then
+            comes in every half second of silence, so that whoever talks to the script can also give it up.
         limits: None: those of this machine.
         gpus: the numbers of the NVIDIA GPUs that it may use, as in /dev; "all"; None: none.
 
@@ -101,7 +102,7 @@ def stream(
         try:
             if listen and (stdin := started.supervisor.stdin):
                 listen(partial(_send, stdin))
-            yield from _lines(started.supervisor, record, limits.output)
+            yield from _lines(started.supervisor, record, limits.output, beat=listen is not None)
         finally:
             ending = started.stop()
     if record.total > limits.output:
@@ -163,8 +164,11 @@ def _filled(text: str, places: Mapping[str, Path]) -> str:
     return text
 
 
-def _lines(process: Popen[bytes], record: _Log, most: int) -> Generator[str, None, None]:
-    """The lines of stdout until everybody has closed it, or more than `most` bytes came; all goes to `record`."""
+def _lines(process: Popen[bytes], record: _Log, most: int, *, beat: bool) -> Generator[str, None, None]:
+    """The lines of stdout until everybody has closed it, or more than `most` bytes came; all goes to `record`.
+
+    Args: beat: give an empty line for every half second of silence.
+    """
     rest = b""
     with selectors.DefaultSelector() as pipes:
         for pipe in filter(None, (process.stdout, process.stderr)):
@@ -173,6 +177,8 @@ def _lines(process: Popen[bytes], record: _Log, most: int) -> Generator[str, Non
             ready = pipes.select(0.5)
             if not ready and process.poll() is not None:
                 break  # somebody whom it left behind holds the pipes open
+            if not ready and beat:
+                yield ""
             for key, _ in ready:
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:

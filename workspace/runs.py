@@ -194,7 +194,7 @@ class Run:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that after a crash there is the old file or the new one, never a part."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    new = path.with_name(f"{path.name}.{token_hex(4)}.tmp")  # of this thread of this machine alone
     with disk(path):
         try:
             with new.open("wb") as file:

@@ -15,7 +15,7 @@ import shutil
 import stat
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,10 +94,18 @@ def epochs(
         arguments.append("--resume")
     with closing(_training_lines(run, name, arguments, out, test, None, trusted, unsafe)) as lines:
         for line in lines:
-            if epoch := _epoch(line):
+            if epoch := as_epoch(line):
                 if epoch["epoch"] not in told:
                     run.event("epoch", attempt=name, epochs=total, **epoch)
                 yield epoch
+
+
+def worker(run: Run, name: str, *, trusted: bool, unsafe: bool, **how: Any) -> Generator[str, None, None]:
+    """The lines of `train.py --worker` in `attempts/<name>`. Args: how: threads, listen: as in `execute.stream`."""
+    if _reads_clip(run):
+        (run.folder / CACHE).mkdir(exist_ok=True)  # mounted from the start, to be seen when something comes
+    out = run.attempt(name, resume=True)
+    yield from _training_lines(run, name, ["--worker"], out, False, None, trusted, unsafe, **how)
 
 
 def fit(
@@ -160,6 +168,7 @@ def _training_lines(
     seconds: float | None,
     trusted: bool,
     unsafe: bool,
+    **how: Any,
 ) -> Generator[str, None, None]:
     """The lines of a training run, with the index and the dataset as a script may see them.
 
@@ -180,9 +189,10 @@ def _training_lines(
             seconds=seconds,
             trusted=trusted,
             unsafe=unsafe,
+            **how,
         )
     finally:
-        _keep_features(run, out / CACHE)
+        keep_features(run, out)
 
 
 def _lines(
@@ -215,18 +225,27 @@ def _named(mounts: Mapping[str, Path]) -> list[str]:
     return [word for name in mounts for word in (f"--{name}", f"{{{name}}}")]
 
 
-def _keep_features(run: Run, left: Path) -> None:
-    """Move the features that a script left in its `cache/` to the run's; anything else there is thrown away."""
-    if left.is_symlink() or not left.is_dir():
-        return
-    kept = run.folder / CACHE
-    with disk(kept):
-        kept.mkdir(exist_ok=True)
-        for path in left.iterdir():
-            status = path.lstat()
-            if FEATURES.fullmatch(path.name) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                path.rename(kept / path.name)
-        shutil.rmtree(left)
+def keep_features(run: Run, attempt: Path) -> None:
+    """Move the features that a script left in its `cache/` to the run's; anything else there is thrown away.
+
+    The script may still be at work and exchange things for links: all is named from folders that are held open.
+    """
+    kept, only = run.folder / CACHE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    with ExitStack() as stack:
+        try:
+            folder = os.open(attempt, only)
+            stack.callback(os.close, folder)
+            left = os.open(CACHE, only, dir_fd=folder)
+            stack.callback(os.close, left)
+        except (FileNotFoundError, NotADirectoryError):  # a link is none, either
+            return
+        with disk(kept):
+            kept.mkdir(exist_ok=True)
+            for entry in list(os.scandir(left)):
+                name, status = entry.name, entry.stat(follow_symlinks=False)
+                if FEATURES.fullmatch(name) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                    os.rename(name, kept / name, src_dir_fd=left)
+            shutil.rmtree(CACHE, dir_fd=folder)
 
 
 def _secrets(run: Run, root: Path, index: Index) -> list[Path]:
@@ -248,7 +267,7 @@ def _spelled(value: object) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ the script's claims
-def _epoch(line: str) -> dict[str, Any] | None:
+def as_epoch(line: str) -> dict[str, Any] | None:
     """The line as an epoch, if it is one."""
     if not line.startswith("{"):
         return None

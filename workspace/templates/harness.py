@@ -8,17 +8,33 @@ It lies beside train.py in an emitted folder. `Training` owns one folder, --out:
 
 Every file is written whole or not at all (temporary name, fsync, rename). Random numbers start afresh from
 (seed, epoch) in every epoch, so that a training that was killed and resumed ends with the very same weights.
+
+    python train.py --worker --index index.json --data ROOT --out ROOT
+
+pays for imports once: it takes trial after trial from stdin, one JSON line each, and trains it in ROOT/<trial> as a
+process of its own would, to the bit. Every line it prints names its trial:
+
+    {"trial": "trial-003", "settings": {"lr": 3e-4}, "resume": false, "test": false}     in: train
+    {"stop": "trial-003"}                                                                in: end it within a step
+    {"trial": "trial-003", "epoch": 0, "loss": 0.41, "score": 0.83}                      out: an epoch
+    {"trial": "trial-003", "done": true}, or with "error": "in one line"                 out: it is over
+
+An error that is no Problem ends the worker, with its traceback; so does the end of stdin, at once, and idleness.
 """
 
 import argparse
 import copy
+import gc
 import io
 import itertools
 import json
 import math
 import os
+import queue
+import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,6 +42,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+import numpy as np
 import safetensors.torch
 import torch
 from lightning.fabric import Fabric
@@ -33,9 +50,44 @@ from optuna.distributions import distribution_to_json
 
 from network import network
 
+IDLE = 600.0  # seconds without a trial after which a worker ends
+
 
 class Problem(Exception):
     """Something the user can mend, in one line."""
+
+
+class Ended(Exception):
+    """The trial at work is to stop."""
+
+
+class Orders:
+    """What a worker is told on its stdin. `trial`: the one at work; "" in a script that trains once."""
+
+    def __init__(self):
+        self.trial = ""
+        self.stopped: set[str] = set()
+        self.waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def listen(self) -> None:
+        """Take orders until nobody is left to give any."""
+        with open(0, "rb", buffering=0, closefd=False) as stdin:  # a buffer's lock would outlast the interpreter
+            for line in stdin:
+                order = json.loads(line)
+                if "stop" in order:
+                    self.stopped.add(order["stop"])
+                else:
+                    self.stopped.discard(order["trial"])
+                    self.waiting.put(order)
+        os._exit(0)
+
+    def check(self) -> None:
+        """Raises: Ended: the trial at work is to stop."""
+        if self.trial in self.stopped:
+            raise Ended
+
+
+ORDERS = Orders()
 
 
 def log(*words) -> None:
@@ -44,7 +96,7 @@ def log(*words) -> None:
 
 
 def say(**line) -> None:
-    print(json.dumps(line), flush=True)
+    print(json.dumps({"trial": ORDERS.trial, **line} if ORDERS.trial else line), flush=True)
 
 
 def commit(path: Path, data: bytes) -> None:
@@ -163,6 +215,7 @@ class Training:
             if epoch and epoch - self.best["epoch"] > self.s.patience:
                 log(f"no better score since epoch {self.best['epoch']}: stopped")
                 return
+            ORDERS.check()
             torch.manual_seed(self.s.seed * 1_000_003 + epoch + 1)
             self.net.train()
             self.losses = []
@@ -170,6 +223,7 @@ class Training:
 
     def step(self, loss: torch.Tensor) -> None:
         """One optimiser step; averaged weights follow by a tenth at first, by 2 % later."""
+        ORDERS.check()
         if not torch.isfinite(loss):
             raise Problem(f"the loss became {loss.item()} in epoch {len(self.history)}: lower lr (now {self.s.lr})")
         done, total = len(self.history) * self.steps + len(self.losses), self.steps * self.s.epochs
@@ -268,6 +322,34 @@ def saved_model(folder: Path, kind: type) -> tuple[Any, torch.nn.Module, Fabric]
     return s, net.to(fabric.device), fabric
 
 
+def work(trained: Callable[[str, list[str], bool, bool], None]) -> None:
+    """Carry out the trials that stdin orders, each as if the process were fresh. Args: trained: as in command_line."""
+    seed = torch.initial_seed()
+    threading.Thread(target=ORDERS.listen, daemon=True).start()
+    while True:
+        try:
+            order = ORDERS.waiting.get(timeout=IDLE)
+        except queue.Empty:
+            return
+        ORDERS.trial = order["trial"]
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        words = [f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in order["settings"].items()]
+        end: dict[str, Any] = {"done": True}
+        try:
+            trained(order["trial"], words, order["resume"], order["test"])
+        except Ended:
+            pass
+        except (OSError, Problem) as problem:
+            end = {"error": " ".join(str(problem).split())}
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+        gc.collect()
+        torch.cuda.empty_cache()
+        say(**end)
+
+
 def command_line(
     settings,
     space: dict,
@@ -292,7 +374,7 @@ def command_line(
     if presets:
         parser.add_argument("--preset", choices=["default", *presets], default="default")
     parser.add_argument("--set", action="append", nargs="+", default=[], metavar="NAME=VALUE")
-    for name in ("--smoke", "--resume", "--space"):
+    for name in ("--smoke", "--resume", "--space", "--worker"):
         parser.add_argument(name, action="store_true")
     words = sys.argv[1:]
     if not words:
@@ -311,19 +393,30 @@ def command_line(
     if missing := [f"--{name}" for name in needed if getattr(given, name) is None]:
         parser.error(f"missing {', '.join(missing)}")
     more = {name: getattr(given, name) for name in files if getattr(given, name) is not None}
+
+    def trained(name: str, assignments: list[str], resume: bool, test: bool) -> None:
+        """Train in the folder `name` of --out. Args: test: whether the test cases are to be answered."""
+        index, out = json.loads(given.index.read_text()), given.out / name
+        if not test:
+            index["test"] = []
+        s = replace(settings, **presets[given.preset]) if presets and given.preset != "default" else settings
+        s = changed(s, [*itertools.chain(*given.set), *assignments])
+        if s.loss not in losses:
+            raise Problem(f"No loss is called {s.loss!r}. Known: {', '.join(losses)}.")
+        if resume and (out / "result.json").is_file():
+            for line in json.loads((out / "result.json").read_text())["history"]:
+                say(**line)
+        else:
+            train(index, given.data, out, s, given.smoke, resume, **more)
+
     try:
         if given.predict:
             s, net, fabric = load(given.model, type(settings), **more)
             return 1 if predict(json.loads(given.predict.read_text()), given.data, given.out, s, net, fabric) else 0
-        s = replace(settings, **presets[given.preset]) if presets and given.preset != "default" else settings
-        s = changed(s, list(itertools.chain(*given.set)))
-        if s.loss not in losses:
-            raise Problem(f"No loss is called {s.loss!r}. Known: {', '.join(losses)}.")
-        if given.resume and (given.out / "result.json").is_file():
-            for line in json.loads((given.out / "result.json").read_text())["history"]:
-                say(**line)
-            return 0
-        train(json.loads(given.index.read_text()), given.data, given.out, s, given.smoke, given.resume, **more)
+        if given.worker:
+            work(trained)
+        else:
+            trained("", [], given.resume, True)
     except (OSError, Problem) as problem:
         log(f"error: {problem}")
         return 1
