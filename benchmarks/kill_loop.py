@@ -2,11 +2,11 @@
 
 python benchmarks/kill_loop.py [--kills 100] [--seed 0]
 
-Half of the kills come at a random time; the others at a random step: just before the process opens a file to write,
-renames or removes something for the n-th time, which is where a crash can leave half a commit. Every second run asks a
-language model over HTTP. Starts are forked from a process that has imported the package, so that kills are not spent
-on imports. Prints a table; the exit status is 1 if anything was lost, done twice, or came out otherwise than in a run
-that was left alone.
+A third of the kills come just before the process opens a file to write, renames or removes something for the n-th time:
+there a crash can leave half a commit. A third come in the 50 ms after an event, and a third in the 3 s after one. Every
+second run asks a language model over HTTP. Starts are forked from a process that has imported the package, so that
+kills are not spent on imports. Prints a table; the exit status is 1 if anything was lost, done twice, or came out
+otherwise than in a run that was left alone.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def kill_at(step: int, below: str) -> None:
     def count(event: str, about: tuple[Any, ...]) -> None:
         nonlocal left
         opened = event == "open" and len(about) == 3 and isinstance(about[2], int) and about[2] & 0o3
-        if (opened or event in CHANGES) and (place := str(about[0])).startswith(below):
+        if (opened or event in CHANGES) and (place := str(about[0])).startswith((below, "runs")):
             left -= 1
             if left == 0:
                 Path(below).parent.joinpath("window").write_text(
@@ -198,13 +198,19 @@ def one_run(words: list[str], home: Path, most: int, draw: random.Random, tally:
     paid = 0
     for kills in range(most + 1):
         run = next(iter(sorted(home.glob("runs/[!.]*"))), None)
-        by_step = draw.random() < 0.5
-        step = draw.randint(1, 40) if by_step and kills < most else None
+        how = draw.choice(("step", "event", "time"))
+        step = draw.randint(1, 60) if how == "step" and kills < most else None
         pid = start(["resume", str(run)] if run else words, home, step)
-        status = ended(pid, None if step is not None or kills == most else draw.uniform(0.1, 9))
-        if status is None:
-            os.kill(pid, signal.SIGKILL)
-            status = ended(pid, None)
+        status = None
+        if step is None and kills < most:
+            events_more, after = draw.randint(0, 8), draw.uniform(0, 0.05 if how == "event" else 3)
+            while (status := ended(pid, 0.002)) is None:
+                run = next(iter(sorted(home.glob("runs/[!.]*"))), None)
+                if run and len(lines(run / "events.jsonl")) >= len(seen["events.jsonl"]) + events_more:
+                    break
+            if status is None and (status := ended(pid, after)) is None:
+                os.kill(pid, signal.SIGKILL)
+        status = ended(pid, None) if status is None else status
         run = next(iter(sorted(home.glob("runs/[!.]*"))), None)
         if run is not None:
             for name, before in seen.items():

@@ -81,10 +81,9 @@ def _terminated(number: int, frame: object) -> None:
 
 def _interrupted(ended: KeyboardInterrupt, how: str) -> M3Error:
     """How to go on after Ctrl-C or SIGTERM."""
-    error = M3Error(
-        f"{'Terminated' if isinstance(ended, Terminated) else 'Interrupted'}. What was finished is kept; {how}"
-    )
-    if isinstance(ended, Terminated):
+    terminated = isinstance(ended, Terminated)
+    error = M3Error(f"{'Terminated' if terminated else 'Interrupted'}. What was finished is kept; {how}")
+    if terminated:
         error.exit_status = 128 + signal.SIGTERM
     return error
 

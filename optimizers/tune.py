@@ -90,8 +90,8 @@ def _ask(
 def _carry_out(run: Run, study: optuna.Study, trial: optuna.Trial, k: int, trusted: bool, unsafe: bool) -> None:
     """Train the k-th trial, and tell the study how it ended."""
     name, scores, state = f"trial-{k:03d}", [], TrialState.COMPLETE
-    begun = study.get_trials(states=(TrialState.FAIL,))[-1:]
-    resume = any("reason" not in last.user_attrs and last.params == trial.params for last in begun)
+    begun = study.get_trials(states=(TrialState.FAIL,))  # not only the last: a crash may have cut it off while asked
+    resume = any("reason" not in failed.user_attrs and failed.params == trial.params for failed in begun)
     settings = {"epochs": _epochs(run), **trial.params}
     trained = training.epochs(run, name, settings, resume=resume, trusted=trusted, unsafe=unsafe, test=False)
     try:

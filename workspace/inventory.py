@@ -1,6 +1,5 @@
 """The dataset's files as they were when the index was made: what is trained and graded on must be what was indexed."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def _found(paths: Iterator[str] | Inventory, root: Path) -> Inventory:
     found = {}
     for path in paths:
         try:
-            status = os.stat(root / path)
+            status = (root / path).stat()
         except OSError:
             continue
         found[path] = status.st_size, status.st_mtime_ns

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from m3dspy.errors import DataError, M3Error, UsageError
+from m3dspy.errors import DataError, M3Error, RunFailed, UsageError
 from m3dspy.signatures.values import Request
 
 T = TypeVar("T")
@@ -273,9 +273,13 @@ def refuse_links(folder: Path) -> None:
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn a full disk into one line that says which."""
+    """Turn a full disk into one line that says which; a script that ran into it has not failed of its own."""
     try:
         yield
+    except RunFailed as failure:
+        if any(os.strerror(code) in str(failure) for code in (errno.ENOSPC, errno.EDQUOT)):
+            raise M3Error(f"The disk that holds {path} is full. Free some space, then resume the run.") from failure
+        raise
     except (OSError, sqlite3.OperationalError) as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) if isinstance(error, OSError) else "is full" in str(error)
         if full:
