@@ -100,12 +100,12 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
         if reported and (outcome := run.load("outcome", Outcome)).status == "done":
             return outcome
         request = run.load("request", Request)
+        if not Path(request.data).is_dir():
+            raise UsageError(
+                f"The dataset {request.data} is not here. Say where it is: m3dspy resume {run.folder} --data DIR"
+            )
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
         try:
-            if not Path(request.data).is_dir():
-                raise UsageError(
-                    f"The dataset {request.data} is not here. Say where it is: m3dspy resume {run.folder} --data DIR"
-                )
             _search_on(run, request)
             _look(run, request)
             _build(run, request, ledger)
@@ -357,6 +357,7 @@ def _grade(run: Run, request: Request) -> Grade:
 
 def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Grade | None = None) -> Outcome:
     tuned = run.load("tuned", Tuned) if run.has("tuned") else Tuned()
+    data = Path(run.load("request", Request).data)
     seconds: dict[str, float] = {}
     for event in run.events():
         if event["kind"] == "stage" and event["status"] == "done":
@@ -372,7 +373,7 @@ def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Gra
         dollars=ledger.dollars,
         program=artifact.read_manifest(run.folder / "program").title if run.has("program") else AS_WRITTEN,
         contained=execute.probe().level != "none",
-        phantom=datasets.is_phantom(Path(run.load("request", Request).data)),
+        phantom=data.is_dir() and datasets.is_phantom(data),  # it may have vanished, which is why the run ends
     )
 
 

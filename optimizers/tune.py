@@ -5,6 +5,7 @@ sampler seeded with k from the trials before it, and an interrupted one is asked
 """
 
 import shutil
+import time
 from contextlib import closing
 from math import ceil
 from typing import Any, Literal
@@ -93,6 +94,7 @@ def _carry_out(run: Run, study: optuna.Study, trial: optuna.Trial, k: int, trust
     begun = study.get_trials(states=(TrialState.FAIL,))  # not only the last: a crash may have cut it off while asked
     resume = any("reason" not in failed.user_attrs and failed.params == trial.params for failed in begun)
     settings = {"epochs": _epochs(run), **trial.params}
+    began = time.monotonic()  # the wall clock of Optuna's own times may be set back or forth meanwhile
     trained = training.epochs(run, name, settings, resume=resume, trusted=trusted, unsafe=unsafe, test=False)
     try:
         with closing(trained) as epochs:
@@ -107,6 +109,7 @@ def _carry_out(run: Run, study: optuna.Study, trial: optuna.Trial, k: int, trust
     except RunFailed as failure:
         state = TrialState.FAIL
         trial.set_user_attr("reason", str(failure))
+    trial.set_user_attr("seconds", round(time.monotonic() - began, 3))
     study.tell(trial, max(scores) if state == TrialState.COMPLETE else None, state=state)
     run.event("trial", number=k, state=STATES[state], score=max(scores, default=None))
     shutil.rmtree(run.folder / "attempts" / name)
@@ -171,4 +174,4 @@ def _epochs(run: Run) -> int:
 
 
 def _seconds(trial: FrozenTrial) -> float:
-    return trial.duration.total_seconds() if trial.duration else 0.0
+    return trial.user_attrs.get("seconds", 0.0)

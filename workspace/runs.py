@@ -42,6 +42,7 @@ from m3dspy.signatures.values import Request
 T = TypeVar("T")
 HOME = Path("runs")
 HEALED_AT_ONCE = 1 << 16
+GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EROFS)  # a disk or server that went
 
 
 class Run:
@@ -273,7 +274,7 @@ def refuse_links(folder: Path) -> None:
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn a full disk into one line that says which; a script that ran into it has not failed of its own."""
+    """Turn a full or vanished disk into one line; a script that ran into a full one has not failed of its own."""
     try:
         yield
     except RunFailed as failure:
@@ -284,6 +285,9 @@ def disk(path: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) if isinstance(error, OSError) else "is full" in str(error)
         if full:
             raise M3Error(f"The disk that holds {path} is full. Free some space, then resume the run.") from None
+        if isinstance(error, OSError) and error.errno in GONE:
+            place = error.filename or path
+            raise M3Error(f"{place} cannot be reached: {error.strerror}. Mend that, then resume the run.") from None
         raise
 
 
