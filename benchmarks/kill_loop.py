@@ -196,8 +196,9 @@ def one_run(words: list[str], home: Path, most: int, draw: random.Random, tally:
     seen: dict[str, list[str]] = {"events.jsonl": [], "lm.jsonl": []}
     whole: dict[str, str] = {}
     paid = 0
+    run = None
     for kills in range(most + 1):
-        run = next(iter(sorted(home.glob("runs/[!.]*"))), None)
+        run = _run(home)
         how = draw.choice(("step", "event", "time"))
         step = draw.randint(1, 60) if how == "step" and kills < most else None
         pid = start(["resume", str(run)] if run else words, home, step)
@@ -205,13 +206,13 @@ def one_run(words: list[str], home: Path, most: int, draw: random.Random, tally:
         if step is None and kills < most:
             events_more, after = draw.randint(0, 8), draw.uniform(0, 0.05 if how == "event" else 3)
             while (status := ended(pid, 0.002)) is None:
-                run = next(iter(sorted(home.glob("runs/[!.]*"))), None)
+                run = _run(home)
                 if run and len(lines(run / "events.jsonl")) >= len(seen["events.jsonl"]) + events_more:
                     break
             if status is None and (status := ended(pid, after)) is None:
                 os.kill(pid, signal.SIGKILL)
         status = ended(pid, None) if status is None else status
-        run = next(iter(sorted(home.glob("runs/[!.]*"))), None)
+        run = _run(home)
         if run is not None:
             for name, before in seen.items():
                 now = lines(run / name)
@@ -245,6 +246,10 @@ def one_run(words: list[str], home: Path, most: int, draw: random.Random, tally:
     if leftovers := [str(path.relative_to(run)) for path in run.rglob("*.tmp")]:
         tally.wrong.append(f"{home.name}: left {', '.join(leftovers)}")
     return run
+
+
+def _run(home: Path) -> Path | None:
+    return next(home.glob("runs/[!.]*"), None)
 
 
 def loop(kills: int, seed: int, home: Path, trials: int = 3) -> Tally:

@@ -104,9 +104,9 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
             raise UsageError(
                 f"The dataset {request.data} is not here. Say where it is: m3dspy resume {run.folder} --data DIR"
             )
+        _search_on(run, request)  # if it fails, what the run had come to stands
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
         try:
-            _search_on(run, request)
             _look(run, request)
             _build(run, request, ledger)
             _train(run, request)
