@@ -186,7 +186,12 @@ def twice(run: Path) -> list[str]:
         "trial": [e["number"] for e in told if e["kind"] == "trial"],
         "call": [json.loads(line)["key"] for line in lines(run / "lm.jsonl")],
     }
-    return [f"{kind} {what} {n} times" for kind, all in books.items() for what, n in Counter(all).items() if n > 1]
+    again = [f"{kind} {what} {n} times" for kind, all in books.items() for what, n in Counter(all).items() if n > 1]
+    for n, event in enumerate(told):
+        if event["kind"] == "stage" and event["status"] == "start" and event["name"] != "report":
+            before = [e for e in told[:n] if e["kind"] == "stage" and e["status"] == "done"]
+            again += [f"stage {event['name']} begun after it was done" for e in before if e["name"] == event["name"]]
+    return again
 
 
 # ------------------------------------------------------------------------------------------------ the loop
