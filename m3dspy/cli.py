@@ -1,6 +1,7 @@
 """The command line: thin commands; what is heavy is imported inside them."""
 
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,15 +66,35 @@ Unsafe = Annotated[bool, typer.Option(help="run LM-written code uncontained wher
 
 def main() -> None:
     """The console script: every error of the user's is one line, and an exit status that says what kind."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except (M3Error, Stopped) as error:
         _end(str(error), error.exit_status)
-    except KeyboardInterrupt:
-        _end("Interrupted. What was finished is kept; the same command, or m3dspy resume for a run, goes on.", 1)
+    except KeyboardInterrupt as ended:
+        error = _interrupted(ended, "the same command, or m3dspy resume for a run, goes on.")
+        _end(str(error), error.exit_status)
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, of a scheduler that wants the machine or a container that is stopped: like Ctrl-C."""
+
+
+def _terminated(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what ends now must not be cut short
+    raise Terminated
+
+
+def _interrupted(ended: KeyboardInterrupt, how: str) -> M3Error:
+    """How to go on after Ctrl-C or SIGTERM."""
+    terminated = isinstance(ended, Terminated)
+    error = M3Error(f"{'Terminated' if terminated else 'Interrupted'}. What was finished is kept; {how}")
+    if terminated:
+        error.exit_status = 128 + signal.SIGTERM
+    return error
 
 
 def _end(line: str, status: int) -> None:
@@ -162,6 +183,7 @@ def run(
 @app.command()
 def resume(
     run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    folder: Annotated[Path | None, typer.Option("--data", help="where the dataset lies now, if it was moved")] = None,
     runs: Runs = Path("runs"),
     cluster: Annotated[str | None, typer.Option(help="another Dask scheduler; '': this machine")] = None,
     storage: Annotated[str | None, typer.Option(help="where the study's database is now")] = None,
@@ -173,7 +195,7 @@ def resume(
 
     found = Run.open(run, runs)
     job.change(found, cluster=cluster, storage=_storage(storage))
-    _carry_on(found, json)
+    _carry_on(found, json, folder)
 
 
 @app.command()
@@ -440,16 +462,16 @@ def program_diff(
     _say(json, *diff(name, other))
 
 
-def _carry_on(run: Any, json: bool) -> None:
+def _carry_on(run: Any, json: bool, data: Path | None = None) -> None:
     from m3dspy import job
     from m3dspy.screen import Screen, as_json, verdict
 
     with Screen(quiet=json) as screen:
         run.listen = screen
         try:
-            outcome = job.carry_on(run)
-        except KeyboardInterrupt:
-            raise M3Error(f"Interrupted. What was finished is kept; go on with: m3dspy resume {run.folder}") from None
+            outcome = job.carry_on(run, data)
+        except KeyboardInterrupt as ended:
+            raise _interrupted(ended, f"go on with: m3dspy resume {run.folder}") from None
     if json:
         print(as_json(run.id, str(run.folder), outcome))
     else:

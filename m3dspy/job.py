@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import dspy
 from dspy.utils.exceptions import DSPyError
 from filelock import FileLock
+from pydantic import Field
 
 from m3dspy import cluster
 from m3dspy.errors import M3Error, Refused, RunFailed, Stopped, UsageError
@@ -32,8 +33,8 @@ from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
-from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
-from m3dspy.workspace import execute, training, weights
+from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
+from m3dspy.workspace import execute, inventory, training, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
@@ -42,7 +43,15 @@ from m3dspy.workspace.runs import Run, disk
 Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
-_TRAINED = ("model", "predictions", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
+_TRAINED = ("predictions", "model", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
+
+
+class More(Value):
+    """Further trials that a run was asked for and does not have yet; they outlive a crash like any stage."""
+
+    trials: int = Field(description="of the whole study")
+    minutes: float | None = Field(description="wall time of all trials together")
+    trained: dict[str, Any] = Field(description="the settings that the run's model was trained with")
 
 
 def asked_of(program: str | None, lm: str | None, *, force: bool = False) -> dict[str, Any]:
@@ -93,17 +102,26 @@ def change(run: Run, **changes: object) -> None:
             run.commit("request", run.load("request", Request).model_copy(update=given))
 
 
-def carry_on(run: Run) -> Outcome:
+def carry_on(run: Run, data: Path | None = None) -> Outcome:
     """Do what is not done yet of a run.
 
+    Args:    data: where the dataset lies now, if it or the run was moved.
     Returns: how it ended: `done`.
-    Raises:  Refused: the data cannot serve the request.  M3Error, Stopped: it failed; resuming goes on from there.
+    Raises:  UsageError: the dataset is not there.  DataError: it was changed.  Refused: the data cannot serve the
+             request.  M3Error, Stopped: it failed; resuming goes on from there.
     """
-    with run.lock(), _told(run), disk(run.folder):
-        reported = (run.folder / "report.md").is_file() and run.has("outcome")
+    with run.lock(), _told(run.event), disk(run.folder):
+        if data:
+            _moved(run, data)
+        reported = (run.folder / "report.md").is_file() and run.has("outcome") and not run.has("more")
         if reported and (outcome := run.load("outcome", Outcome)).status == "done":
             return outcome
         request = run.load("request", Request)
+        if not Path(request.data).is_dir():
+            raise UsageError(
+                f"The dataset {request.data} is not here. Say where it is: m3dspy resume {run.folder} --data DIR"
+            )
+        _search_on(run, request)  # if it fails, what the run had come to stands
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
         try:
             _look(run, request)
@@ -122,21 +140,18 @@ def carry_on(run: Run) -> Outcome:
 
 
 def more_trials(run: Run, trials: int, minutes: float | None) -> None:
-    """Add trials to a run's study; if they find better settings, its model is taken back, to be trained anew."""
-    with run.lock(), _told(run):
-        request, before = run.load("request", Request), run.load("tuned", Tuned)
-        script = run.load("script", Script)
-        with run.stage("tune"):
-            spent = sum(trial.seconds for trial in before.trials) / 60
-            limit = None if minutes is None else spent + minutes
-            after = _tune(run, request, len(before.trials) + trials, limit, script.trusted)
-        (run.folder / "report.md").unlink(missing_ok=True)
-        if after.settings != before.settings:
-            run.drop(*reversed(_TRAINED))
-            for name in ("final", "control", "untuned", *(f"draw-{draw}" for draw in DRAWS)):
-                run.attempt(name)
-        else:
-            run.drop("outcome")
+    """Ask a run for further trials, which `carry_on` does first; better settings take back its model."""
+    with run.lock():
+        before = run.load("tuned", Tuned)
+        spent = sum(trial.seconds for trial in before.trials) / 60
+        run.commit(
+            "more",
+            More(
+                trials=len(before.trials) + trials,
+                minutes=None if minutes is None else spent + minutes,
+                trained=run.load("more", More).trained if run.has("more") else before.settings,
+            ),
+        )
 
 
 def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> dict[str, Any]:
@@ -158,7 +173,7 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
     request, script = run.load("request", Request), run.load("script", Script)
     if clip:
         weights.check(clip)
-    with _told(run):
+    with _told(lambda kind, text: run.listen and run.listen({"kind": kind, "text": text})):
         training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe, weights=clip)
     return {"cases": len(items), "ids": [item.id for item in items]}
 
@@ -220,6 +235,33 @@ def demo_request(home: Path, trials: int) -> Request:
 
 
 # ------------------------------------------------------------------------------------------------ stages
+def _moved(run: Run, data: Path) -> None:
+    """Let the run read its dataset in another place."""
+    if not data.is_dir():
+        raise UsageError(f"There is no folder {data}. Give the dataset folder with --data.")
+    if run.has("index"):
+        inventory.moved(run, data)
+    run.commit("request", run.load("request", Request).model_copy(update={"data": str(data.resolve())}))
+
+
+def _search_on(run: Run, request: Request) -> None:
+    """The further trials that were asked for; killed at any moment, they are begun again here."""
+    if not run.has("more"):
+        return
+    more, script = run.load("more", More), run.load("script", Script)
+    inventory.check(run, request)
+    with run.stage("tune"):
+        after = _tune(run, request, more.trials, more.minutes, script.trusted)
+    (run.folder / "report.md").unlink(missing_ok=True)
+    if after.settings != more.trained:
+        run.drop(*reversed(_TRAINED))
+        for name in ("final", "control", "untuned", *(f"draw-{draw}" for draw in DRAWS)):
+            run.attempt(name)
+    else:
+        run.drop("outcome")
+    run.drop("more")
+
+
 def _look(run: Run, request: Request) -> None:
     if not run.has("fingerprint"):
         with run.stage("look"):
@@ -274,10 +316,12 @@ def _keep(run: Run, program: Path) -> None:
 
 def _train(run: Run, request: Request) -> None:
     trusted, unsafe = run.load("script", Script).trusted, request.unsafe
+    inventory.check(run, request)
     if not run.has("tuned"):
         with run.stage("tune"):
             _tune(run, request, request.trials, request.minutes, trusted)
     settings = run.load("tuned", Tuned).settings
+    inventory.check(run, request)
     if not run.has("model"):
         with run.stage("train"):
             training.fit(run, "final", settings, resume=True, trusted=trusted, unsafe=unsafe)
@@ -334,6 +378,7 @@ def _adopt(run: Run, attempt: str, parts: dict[str, str]) -> None:
 
 def _grade(run: Run, request: Request) -> Grade:
     if not run.has("grade"):
+        inventory.check(run, request)
         with run.stage("grade"):
             index, root, beside = run.load("index", Index), Path(request.data), _beside(run)
             found = grade(
@@ -353,6 +398,7 @@ def _grade(run: Run, request: Request) -> Grade:
 
 def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Grade | None = None) -> Outcome:
     tuned = run.load("tuned", Tuned) if run.has("tuned") else Tuned()
+    data = Path(run.load("request", Request).data)
     seconds: dict[str, float] = {}
     for event in run.events():
         if event["kind"] == "stage" and event["status"] == "done":
@@ -368,15 +414,15 @@ def _outcome(run: Run, ledger: Ledger, status: Any, reason: str = "", grade: Gra
         dollars=ledger.dollars,
         program=artifact.read_manifest(run.folder / "program").title if run.has("program") else AS_WRITTEN,
         contained=execute.probe().level != "none",
-        phantom=datasets.is_phantom(Path(run.load("request", Request).data)),
+        phantom=data.is_dir() and datasets.is_phantom(data),  # it may have vanished, which is why the run ends
     )
 
 
 @contextmanager
-def _told(run: Run) -> Iterator[None]:
-    """Warnings of ours become events of the run."""
+def _told(event: Callable[..., object]) -> Iterator[None]:
+    """Warnings of ours become events."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *rest, **more: run.event("warning", text=str(message))
+        warnings.showwarning = lambda message, *rest, **more: event("warning", text=str(message))
         yield

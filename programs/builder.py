@@ -14,7 +14,7 @@ from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import OnRepair, Role, SentBack
 from m3dspy.programs.task_manager import TaskManager
 from m3dspy.signatures.values import Catalogue, DataCard, Design, Fingerprint, Index, Plan, Request, Value
-from m3dspy.workspace import training
+from m3dspy.workspace import inventory, training
 from m3dspy.workspace.cards import cards
 from m3dspy.workspace.emit import catalogue, emit
 from m3dspy.workspace.preparing import prepare
@@ -58,7 +58,7 @@ class Builder(dspy.Module):
 
         Raises: Refused, DataError, RunFailed, LMFailed, NoSandbox.
         """
-        complaint = ""
+        complaint = _sent_back(run)
         while stage := next((stage for stage in STAGES if not run.has(stage)), None):
             try:
                 with run.stage(stage):
@@ -68,8 +68,7 @@ class Builder(dspy.Module):
                 if sum(event["kind"] == "back" for event in run.events()) >= MAX_BACKS:
                     raise back.cause from back
                 run.event("back", by=stage, to=back.stage, complaint=back.complaint)
-                run.drop(*reversed(STAGES[STAGES.index(back.stage) :]))
-                complaint = back.complaint
+                complaint = _sent_back(run)
         return dspy.Prediction(
             plan=run.load("plan", Plan), index=run.load("index", Index), design=run.load("design", Design)
         )
@@ -96,6 +95,7 @@ class Builder(dspy.Module):
             complaint=complaint,
             on_repair=_booked(run),
         )
+        inventory.note(run, answer.index, root)
         run.commit("index", answer.index)
 
     def _design(self, run: Run, hands: Hands, complaint: str) -> None:
@@ -122,6 +122,20 @@ class Builder(dspy.Module):
 
         answer = self.model_trainer(design=design, script=emitted, smoke=smoke, on_repair=_booked(run))
         run.commit("script", Script(trusted=not answer.mended))
+
+
+def _sent_back(run: Run) -> str:
+    """The last complaint, if the stage that it went back to has not answered it yet; what stood on that is dropped.
+
+    Read from the events, so that a crash on the way back loses neither.
+    """
+    for event in reversed(list(run.events())):
+        if event["kind"] == "back":
+            run.drop(*reversed(STAGES[STAGES.index(event["to"]) :]))
+            return event["complaint"]
+        if event["kind"] == "stage" and event["status"] == "done" and event["name"] in STAGES:
+            break
+    return ""
 
 
 def _offered(run: Run, plan: Plan) -> Catalogue:

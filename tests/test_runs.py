@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -135,7 +136,9 @@ def test_leftovers_of_a_killed_writer_are_removed(run):
 
 
 def test_a_second_holder_is_told_who_has_the_run(run):
-    refusal = rf"^Run {run.id} is at work elsewhere \(process {os.getpid()}\)\."
+    since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
+    who = rf"process {os.getpid()} on {re.escape(socket.gethostname())}, since {since}"
+    refusal = rf"^Run {run.id} is at work elsewhere \({who}\)\. Wait for it, or end it\.$"
     with run.lock(), pytest.raises(M3Error, match=refusal), Run.open(run.folder).lock():
         pass
     with run.lock():

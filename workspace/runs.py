@@ -1,8 +1,12 @@
 """One run, one folder: `runs/<id>/`, which survives `kill -9` at any instant.
 
 Data first, commit marker last: a file is written beside its place, flushed and renamed; a folder is filled under
-`attempts/` and renamed. What has its final name is therefore whole, and `resume` goes on from there. One process at a
-time holds the run (`Run.lock`); the lock is the kernel's and goes with its holder.
+`attempts/` and renamed. What has its final name is therefore whole, and `resume` goes on from there. What is taken back
+loses its name first. One process at a time holds the run (`Run.lock`); the lock is the kernel's and goes with its
+holder.
+
+Files and names are flushed to the disk. Lines of `events.jsonl` are not: they outlive every death of the process, but
+the last ones may go with the power, and with them a complaint that was on its way back, or progress that was told.
 
     run = Run.create(request)
     with run.lock():
@@ -18,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -31,11 +36,13 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from m3dspy.errors import DataError, M3Error, UsageError
+from m3dspy.errors import DataError, M3Error, RunFailed, UsageError
 from m3dspy.signatures.values import Request
 
 T = TypeVar("T")
 HOME = Path("runs")
+HEALED_AT_ONCE = 1 << 16
+GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EROFS)  # a disk or server that went
 
 
 class Run:
@@ -52,12 +59,16 @@ class Run:
     def create(cls, request: Request, home: Path = HOME) -> "Run":
         """A new run named by date, request and four random digits; its folder appears together with `request.json`."""
         words = re.findall(r"[a-z0-9]+", request.text.lower())
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-{'-'.join(words)[:32].strip('-') or 'run'}-{token_hex(2)}"
-        unborn = home / f".{name}"
+        title = f"{datetime.now():%Y%m%d-%H%M%S}-{'-'.join(words)[:32].strip('-') or 'run'}"
         with disk(home):
-            unborn.mkdir(parents=True)
+            home.mkdir(parents=True, exist_ok=True)
+            while (home / (name := f"{title}-{token_hex(2)}")).exists():  # drawn before; or the clock was set back
+                pass
+            unborn = home / f".{name}-{os.getpid()}"
+            unborn.mkdir()
             Run(unborn).commit("request", request)
             unborn.rename(home / name)
+            _flush(home)
         return cls(home / name)
 
     @classmethod
@@ -108,7 +119,11 @@ class Run:
         """Take back committed stages; name the latest first, so that no stage ever stands without its ground."""
         for name in names:
             (self.folder / f"{name}.json").unlink(missing_ok=True)
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            if (self.folder / name).is_dir():  # its name goes at once, what it held may take a while
+                gone = self.folder / f"{name}.{os.getpid()}.tmp"
+                (self.folder / name).rename(gone)
+                shutil.rmtree(gone)
+        _flush(self.folder)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -151,7 +166,9 @@ class Run:
         with disk(self.folder):
             file = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(file, json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+                while line:  # a disk that is getting full takes a part, and says so at the next
+                    line = line[os.write(file, line) :]
             finally:
                 os.close(file)
         if self.listen:
@@ -160,36 +177,55 @@ class Run:
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event so far, oldest first; a line that a crash tore is left out."""
         path = self.folder / "events.jsonl"
-        for line in path.read_bytes().splitlines() if path.is_file() else ():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                yield record
+        if not path.is_file():
+            return
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict):
+                    yield record
 
     # ------------------------------------------------------------------------------------------------ lock
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run; what a killed holder left half-written is cleaned up first.
 
-        Raises: M3Error: another process holds it; the message names the process.
+        Raises: M3Error: another process holds it; the message says which, where and since when.
         """
-        lock = FileLock(self.folder / "run.lock", timeout=0)
+        path = self.folder / "run.lock"
+        lock = FileLock(path, timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            holder = (self.folder / "run.lock").read_text().strip() or "unknown"
-            raise M3Error(f"Run {self.id} is at work elsewhere (process {holder}). Wait for it, or end it.") from None
+            raise M3Error(f"Run {self.id} is at work elsewhere ({_holder(path)}). Wait for it, or end it.") from None
         try:
             with disk(self.folder):
-                (self.folder / "run.lock").write_text(f"{os.getpid()}\n")
-                for leftover in self.folder.glob("*.tmp"):
-                    leftover.unlink()
+                now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+                _overwrite(path, f"process {os.getpid()} on {socket.gethostname()}, since {now}\n".encode())
+                for leftover in (*self.folder.glob("*.tmp"), *self.folder.glob("*/*.tmp")):
+                    if leftover.is_dir() and not leftover.is_symlink():
+                        shutil.rmtree(leftover)
+                    else:
+                        leftover.unlink()
                 heal(self.folder / "events.jsonl")
             yield
         finally:
             lock.release()
+
+
+def _holder(lock: Path) -> str:
+    """Who holds a run, as its lock says: `process 7 on gpu3, since 2026-01-31 09:00:00+01:00`."""
+    return lock.read_text(errors="replace").partition("\n")[0] or "a process that has just begun"
+
+
+def _overwrite(path: Path, text: bytes) -> None:
+    """New text in a file that others may be reading: at no time is it empty."""
+    with path.open("r+b") as file:
+        file.write(text)
+        file.truncate()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -210,13 +246,19 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def heal(journal: Path) -> None:
     """Cut off a last line that a crash tore, so that the next line does not run into it."""
-    if not journal.is_file() or journal.stat().st_size == 0:
+    if not journal.is_file():
         return
     with journal.open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read() != b"\n":
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+        end = size = file.seek(0, os.SEEK_END)
+        while end > 0:  # from the end, a piece at a time: the journal may be long
+            start = max(0, end - HEALED_AT_ONCE)
+            file.seek(start)
+            if (newline := file.read(end - start).rfind(b"\n")) >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
             os.fsync(file.fileno())
 
 
@@ -232,13 +274,20 @@ def refuse_links(folder: Path) -> None:
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn a full disk into one line that says which."""
+    """Turn a full or vanished disk into one line; a script that ran into a full one has not failed of its own."""
     try:
         yield
+    except RunFailed as failure:
+        if any(os.strerror(code) in str(failure) for code in (errno.ENOSPC, errno.EDQUOT)):
+            raise M3Error(f"The disk that holds {path} is full. Free some space, then resume the run.") from failure
+        raise
     except (OSError, sqlite3.OperationalError) as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) if isinstance(error, OSError) else "is full" in str(error)
         if full:
             raise M3Error(f"The disk that holds {path} is full. Free some space, then resume the run.") from None
+        if isinstance(error, OSError) and error.errno in GONE:
+            place = error.filename or path
+            raise M3Error(f"{place} cannot be reached: {error.strerror}. Mend that, then resume the run.") from None
         raise
 
 

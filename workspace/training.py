@@ -92,7 +92,7 @@ def epochs(
     arguments = ["--set", *(f"{key}={_spelled(value)}" for key, value in settings.items())]
     if resume:
         arguments.append("--resume")
-    with closing(_training_lines(run, name, arguments, out, test, None, trusted, unsafe)) as lines:
+    with disk(run.folder), closing(_training_lines(run, name, arguments, out, test, None, trusted, unsafe)) as lines:
         for line in lines:
             if epoch := as_epoch(line):
                 if epoch["epoch"] not in told:
