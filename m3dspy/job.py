@@ -28,7 +28,7 @@ from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
-from m3dspy.workspace import execute, training, weights
+from m3dspy.workspace import execute, public, training, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
@@ -247,18 +247,20 @@ def _train(run: Run, request: Request) -> None:
     if not run.has("model"):
         with run.stage("train"):
             training.fit(run, "final", settings, resume=True, trusted=trusted, unsafe=unsafe)
-            _adopt(run, "final", {"predictions": "predictions", "": "model"})
-    if not run.has("control"):
+            _adopt(run, "final", "predictions")
+            run.adopt(run.attempt("final", resume=True), "model")
+    if not run.has("control/predictions"):
         with run.stage("control"):
             shuffled = {**settings, "shuffled": True}
             training.fit(run, "control", shuffled, resume=True, trusted=trusted, unsafe=unsafe)
-            _adopt(run, "control", {"": "control"})
+            _adopt(run, "control", "control/predictions")
     for attempt, name, changed in _beside(run):
         if not run.has(name):
             with run.stage(attempt), _forgiven(run, attempt):
                 training.fit(run, attempt, changed, resume=True, trusted=trusted, unsafe=unsafe)
-                _adopt(run, attempt, {"predictions": name})
+                _adopt(run, attempt, name)
     shutil.rmtree(run.folder / training.CACHE, ignore_errors=True)
+    public.forget(run)
 
 
 def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
@@ -283,12 +285,11 @@ def _forgiven(run: Run, attempt: str) -> Iterator[None]:
         run.event("warning", text=f"{attempt}: {failure}")
 
 
-def _adopt(run: Run, attempt: str, parts: dict[str, str]) -> None:
-    """Move what an attempt left to its final names; a part that a crash let through already is passed over."""
-    folder = run.attempt(attempt, resume=True)
-    for source, name in parts.items():
-        if not run.has(name):
-            run.adopt(folder / source, name)
+def _adopt(run: Run, attempt: str, name: str) -> None:
+    """Commit the predictions of an attempt under `name`; what a crash let through already is only cleared away."""
+    if not run.has(name):
+        run.adopt(public.named_answers(run, attempt), name)
+    untrusted.remove(run.attempt(attempt, resume=True) / "predictions")
 
 
 def _grade(run: Run, request: Request) -> Grade:
