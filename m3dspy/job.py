@@ -25,6 +25,7 @@ from m3dspy.m3bench.grade import grade
 from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
+from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
@@ -203,7 +204,7 @@ def _build(run: Run, request: Request, ledger: Ledger) -> None:
         getattr(builder, role).set_lm(lms[name])
     for lm in lms.values():
         preflight(lm)
-    with dspy.context(adapter=dspy.ChatAdapter()):
+    with dspy.context(adapter=Chat()):
         try:
             builder(run)
         except DSPyError as error:
