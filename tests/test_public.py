@@ -1,11 +1,10 @@
 """A training script sees what the index names, and nothing that tells the label of a test case."""
 
-import errno
 import json
-import os
 import shutil
 import threading
-from collections import namedtuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -33,10 +32,9 @@ CLASSES = Index(
 
 @pytest.fixture
 def make(tmp_path):
-    """A run with an index; every file that the index names, and a table, lie in its dataset and hold their own names."""
+    """A run with an index; every file that the index names, and a table, lie in its dataset and hold their own name."""
 
-    def run_of(index, more=()):
-        root = tmp_path / "data"
+    def run_of(index, more=(), root=tmp_path / "data"):
         for case in (*index.training, *index.validation, *index.test):
             images = [case.image] if isinstance(case.image, str) else case.image
             label = [case.label] if index.task == "segmentation" else []
@@ -128,7 +126,7 @@ def test_files_are_links_that_cost_no_space_and_are_made_once(make):
     assert public.shown(run, test=True, trusted=False)[1].stat().st_ino == before
     public.forget(run)
     assert not data.exists()
-    assert os.listdir(f"{root}/sick") == [f"{k}.png" for k in range(1, 7)] or len(os.listdir(f"{root}/sick")) == 6
+    assert sorted(path.name for path in Path(root, "sick").iterdir()) == [f"{k}.png" for k in range(1, 7)]
 
 
 def test_another_index_has_another_view(make):
@@ -159,43 +157,48 @@ def test_several_trials_at_once_share_one_view(make):
 
 # ------------------------------------------------------------------------------------------------ without links
 @pytest.fixture
-def unlinkable(monkeypatch):
-    """A file system on which a file has one name."""
+def elsewhere(tmp_path):
+    """A folder on another disk than the runs, so that no file can be linked."""
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk here")
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
-    def refuse(*_):
-        raise OSError(errno.EXDEV, "cross-device link")
 
-    monkeypatch.setattr(os, "link", refuse)
+def swollen(root):
+    """A file of the dataset grows to more than the disk of the runs has."""
+    with (root / "sick" / "1.png").open("r+b") as file:
+        file.truncate(1 << 50)
 
 
-def test_where_files_cannot_be_linked_they_are_copied(make, unlinkable):
-    run = make(CLASSES)
+def test_where_files_cannot_be_linked_they_are_copied(make, elsewhere):
+    run = make(CLASSES, root=elsewhere)
     index, files = seen(run, test=True)
+    _, data = public.shown(run, test=True, trusted=False)
     assert len(files) == 11
-    assert not (public.shown(run, test=True, trusted=False)[1] / "sick" / "1.png").samefile(
-        f"{run.load('request', Request).data}/sick/1.png"
-    )
     assert index.test[0].image == "test/test-000000.png"
+    assert not (data / "sick" / "1.png").samefile(elsewhere / "sick" / "1.png")
+    assert (data / "sick" / "1.png").samefile(data.parent / "tuning" / "sick" / "1.png")  # one copy is enough
 
 
-@pytest.fixture
-def full(unlinkable, monkeypatch):
-    """And on which 50 bytes are free."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: namedtuple("Usage", "total used free")(100, 50, 50))
-
-
-def test_without_room_a_script_of_a_language_model_is_not_run(make, full):
-    run = make(CLASSES)
-    with pytest.raises(DataError, match=r"copies take 0\.0 GB, more than half .* Put the runs on the disk of the data"):
+def test_without_room_a_script_of_a_language_model_is_not_run(make, elsewhere):
+    run = make(CLASSES, root=elsewhere)
+    swollen(elsewhere)
+    with pytest.raises(
+        DataError, match=r"copies take 1125899\.9 GB, more than half .* Put the runs on the disk of the"
+    ):
         public.shown(run, test=True, trusted=False)
     assert not (run.folder / public.FOLDER).exists()
+    assert not (run.folder / "attempts" / public.FOLDER).exists()
 
 
-def test_without_room_our_own_script_is_given_the_dataset_as_it_lies_and_that_is_said(make, full):
-    run = make(CLASSES)
-    index, files = seen(run, test=True, trusted=True)
-    assert "labels.csv" in files
-    assert [(case.label, case.id) for case in index.test][0] == (None, "test-000000")
+def test_without_room_our_own_script_is_given_the_dataset_as_it_lies_and_that_is_said(make, elsewhere):
+    run = make(CLASSES, root=elsewhere)
+    swollen(elsewhere)
+    path, data = public.shown(run, test=True, trusted=True)
+    index = Index.model_validate_json(path.read_bytes())
+    assert data == elsewhere
+    assert (index.test[0].label, index.test[0].id) == (None, "test-000000")
     assert {str(case.image) for case in index.test} == {str(case.image) for case in CLASSES.test}
     (warning,) = [event["text"] for event in run.events()]
     assert warning.startswith("Our own script is given the dataset as it lies: copies take")
@@ -203,7 +206,7 @@ def test_without_room_our_own_script_is_given_the_dataset_as_it_lies_and_that_is
 
 def test_a_file_that_is_gone_is_named(make):
     run = make(CLASSES)
-    os.remove(f"{run.load('request', Request).data}/well/1.png")
+    Path(run.load("request", Request).data, "well", "1.png").unlink()
     with pytest.raises(DataError, match=r"data/well/1\.png is in the index, and is no longer there"):
         public.shown(run, test=False, trusted=True)
 
@@ -259,7 +262,7 @@ def test_a_link_among_the_answers_is_refused(make):
 def test_no_answers_at_all_are_said_to_be_none(make):
     run = make(CLASSES)
     run.attempt("final")
-    with pytest.raises(DataError, match="The script left no folder .*predictions"):
+    with pytest.raises(DataError, match=r"The script left no folder .*predictions"):
         public.named_answers(run, "final")
 
 
