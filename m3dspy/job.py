@@ -289,7 +289,7 @@ def _forgiven(run: Run, attempt: str) -> Iterator[None]:
 def _adopt(run: Run, attempt: str, name: str) -> None:
     """Commit the predictions of an attempt under `name`; what a crash let through already is only cleared away."""
     if not run.has(name):
-        run.adopt(public.named_answers(run, attempt), name)
+        run.adopt(public.named_answers(run, attempt), name, ours=True)
     untrusted.remove(run.attempt(attempt, resume=True) / "predictions")
 
 
