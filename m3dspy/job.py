@@ -248,18 +248,17 @@ def _train(run: Run, request: Request) -> None:
     if not run.has("model"):
         with run.stage("train"):
             training.fit(run, "final", settings, resume=True, trusted=trusted, unsafe=unsafe)
-            _adopt(run, "final", "predictions")
-            run.adopt(run.attempt("final", resume=True), "model")
+            run.adopt(_adopt(run, "final", "predictions"), "model")
     if not run.has("control/predictions"):
         with run.stage("control"):
             shuffled = {**settings, "shuffled": True}
             training.fit(run, "control", shuffled, resume=True, trusted=trusted, unsafe=unsafe)
-            _adopt(run, "control", "control/predictions")
+            untrusted.remove(_adopt(run, "control", "control/predictions"))
     for attempt, name, changed in _beside(run):
         if not run.has(name):
             with run.stage(attempt), _forgiven(run, attempt):
                 training.fit(run, attempt, changed, resume=True, trusted=trusted, unsafe=unsafe)
-                _adopt(run, attempt, name)
+                untrusted.remove(_adopt(run, attempt, name))
     shutil.rmtree(run.folder / training.CACHE, ignore_errors=True)
     public.forget(run)
 
@@ -286,11 +285,16 @@ def _forgiven(run: Run, attempt: str) -> Iterator[None]:
         run.event("warning", text=f"{attempt}: {failure}")
 
 
-def _adopt(run: Run, attempt: str, name: str) -> None:
-    """Commit the predictions of an attempt under `name`; what a crash let through already is only cleared away."""
+def _adopt(run: Run, attempt: str, name: str) -> Path:
+    """Commit the predictions of an attempt under `name`; the folder with all else that it left.
+
+    What a crash let through already is only cleared away.
+    """
     if not run.has(name):
         run.adopt(public.named_answers(run, attempt), name, ours=True)
-    untrusted.remove(run.attempt(attempt, resume=True) / "predictions")
+    left = run.attempt(attempt, resume=True)
+    untrusted.remove(left / "predictions")
+    return left
 
 
 def _grade(run: Run, request: Request) -> Grade:

@@ -280,6 +280,14 @@ def test_a_training_ends_with_its_result_and_goes_on_from_its_checkpoint(tmp_pat
     assert "2 epochs kept, 1 test cases" in run.log("final").read_text()
 
 
+def test_a_failure_at_a_test_case_names_the_case_as_the_dataset_does(tmp_path):
+    run = make_run(tmp_path)
+    (run.folder / "code" / "train.py").write_text("raise SystemExit('error: case test-000000: cannot be read')")
+    with pytest.raises(RunFailed, match=r"^case c: cannot be read\. Log: ") as failed:
+        training.fit(run, "final", {}, resume=False, trusted=True, unsafe=False)
+    assert failed.value.tail == ["error: case test-000000: cannot be read"]
+
+
 @pytest.mark.parametrize("left", ["", "[1]", '{"score": NaN, "epoch": 1}', '{"epoch": 1}', "link"])
 def test_a_result_that_is_none_is_not_believed(tmp_path, left):
     run = make_run(tmp_path)

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from m3dspy.errors import DataError, RunFailed, last_text
-from m3dspy.signatures.values import Design, Item, Request
+from m3dspy.signatures.values import Design, Index, Item, Request
 from m3dspy.workspace import execute, public, untrusted
 from m3dspy.workspace.runs import Run, disk
 from m3dspy.workspace.weights import file_of
@@ -176,6 +176,9 @@ def _training_lines(
             trusted=trusted,
             unsafe=unsafe,
         )
+    except RunFailed as failure:
+        failure.args = (public.with_names(str(failure), run.load("index", Index)),)
+        raise
     finally:
         _keep_features(run, out / CACHE)
 
