@@ -5,38 +5,36 @@ fixed names only, no links, bounded sizes, and a case whose answer is not exactl
 
 import csv
 import math
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3dspy.errors import DataError
 from m3dspy.signatures.values import Index, Item
-from m3dspy.workspace import sources
+from m3dspy.workspace import sources, untrusted
 
 MAX_TABLE, MAX_WEIGHTS = 64 << 20, 8 << 30  # bytes
 MASK_SUFFIXES = (".nii.gz", ".png")
 
 
-def plain_file(path: Path, largest: int) -> bool:
-    """Whether there is a regular file of at most so many bytes, neither it nor its folder being a link."""
+def plain_file(folder: Path, name: str, largest: int) -> Path | None:
+    """The path of a regular file of at most so many bytes, with one name and behind no link; else None."""
     try:
-        found = path.lstat()
-        folder = path.parent.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size <= largest and not stat.S_ISLNK(folder.st_mode)
+        return untrusted.checked(folder, name, largest)
+    except DataError:
+        return None
 
 
 def valid_weights(path: Path) -> bool:
     """Whether a file holds one tensor or more in safetensors' form, every number finite."""
     from safetensors import SafetensorError, safe_open
 
-    if not plain_file(path, MAX_WEIGHTS):
+    if not plain_file(path.parent, path.name, MAX_WEIGHTS):
         return False
     try:
-        with safe_open(path, framework="numpy") as weights:
+        with safe_open(path, framework="numpy") as weights:  # the header must tell where every byte belongs
             names = list(weights.keys())
             return bool(names) and all(bool(np.isfinite(weights.get_tensor(name)).all()) for name in names)
     except (SafetensorError, OSError, TypeError, ValueError, KeyError):
@@ -49,8 +47,8 @@ def read_probabilities(folder: Path, index: Index) -> dict[str, tuple[str, list[
     The header is `id,label,<label>,<label>...`; probabilities lie in [0, 1] and add up to 1 unless several labels may
     hold. Rows that break this, and every row of an id that comes twice, are left out.
     """
-    path = folder / "predictions.csv"
-    if not plain_file(path, MAX_TABLE):
+    path = plain_file(folder, "predictions.csv", MAX_TABLE)
+    if path is None:
         return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -92,12 +90,14 @@ def read_answer_mask(
 
     Args: values: of the labels, 0 is the background.  shape, affine: of the case's own mask.
     """
-    paths = [folder / f"{item.id}{suffix}" for suffix in MASK_SUFFIXES]
-    path = next((path for path in paths if plain_file(path, math.prod(shape) * 8 + (1 << 20))), None)
+    largest = math.prod(shape) * 8 + (1 << 20)
+    found = [plain_file(folder, f"{item.id}{suffix}", largest) for suffix in MASK_SUFFIXES]
+    path = next(filter(None, found), None)
     if path is None:
         return None
     try:
-        if sources.header(path).shape != shape:
+        header = sources.header(path)
+        if (header.shape, header.channels) != (shape, 1):
             return None
         mask, own_affine = sources.read(path)
     except ValueError:
@@ -114,8 +114,8 @@ def read_answer_map(folder: Path, item: Item, shape: tuple[int, ...]) -> NDArray
 
     Args: shape: rows and columns of the case's own image.
     """
-    path = folder / f"{item.id}.png"
-    if not plain_file(path, math.prod(shape) * 2 + (1 << 20)):
+    path = plain_file(folder, f"{item.id}.png", math.prod(shape) * 2 + (1 << 20))
+    if path is None:
         return None
     try:
         found = sources.header(path)

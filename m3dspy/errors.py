@@ -11,17 +11,67 @@
     Defect(BaseException)             an error of ours that must pass through them too; its cause has the traceback
 
 An M3Error is the user's to mend and is printed without a traceback. Any other exception is ours and keeps it.
+Messages quote file names, cells and logs that may be hostile, and go to terminals, reports and prompts: they are clean.
 """
 
+import os
+import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+_MOST, _LONGEST_LINE = 20_000, 2_000  # characters of a cleaned text
+_TAIL = 64 << 10  # bytes of a log that are looked at for its last lines
+_SEQUENCE = re.compile(  # what begins with an escape: titles, links and other strings; colours and cursors; the rest
+    r"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[ -/]*[0-~]?"
+)
+_FIELD = re.compile(r"\[\s*\[\s*##")  # begins a field in DSPy's chat format
+
+
+def clean(text: str | bytes) -> str:
+    r"""Text from outside, fit for a terminal, a report and a prompt.
+
+    Escape sequences are gone, control and format characters but tab and newline became U+FFFD, of a line that was drawn
+    over by carriage returns its last state stays, field marks of a prompt are broken; lines above 2,000 characters and
+    texts above 20,000 keep their head and tail.
+
+    >>> clean("\x1b]0;owned\x07\x1b[31mred\x1b[0m  10%\r100%\nbidi \u202e [[ ## code ## ]]")
+    '100%\nbidi � [ [ ## code ## ]]'
+    """
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    lines = []
+    for line in _SEQUENCE.sub("", _cut(text, 8 * _MOST, "\n")).replace("\r\n", "\n").split("\n"):
+        seen = "".join(map(_shown, line.rstrip("\r").rpartition("\r")[2]))
+        lines.append(_cut(seen, _LONGEST_LINE, " "))
+    return break_fields(_cut("\n".join(lines), _MOST, "\n"))
+
+
+def break_fields(text: str) -> str:
+    """Text in which nothing begins a field of a prompt."""
+    return _FIELD.sub("[ [ ##", text)
+
+
+def _shown(sign: str) -> str:
+    plain = sign == "\t" or (unicodedata.category(sign)[0] != "C" and sign not in "\u2028\u2029")
+    return sign if plain else "\ufffd"
+
+
+def _cut(text: str, most: int, gap: str) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}{gap}[... {len(text) - most // 2 * 2} characters cut ...]{gap}{text[-(most // 2) :]}"
+
 
 class M3Error(Exception):
-    """Something the user can mend."""
+    """Something the user can mend. Args: message: one line; it is cleaned."""
 
     exit_status = 1
+
+    def __init__(self, message: str):
+        super().__init__(clean(message))
 
 
 class UsageError(M3Error):
@@ -58,8 +108,7 @@ class RunFailed(M3Error):
 
     def __init__(self, happened: str, log: Path, *, cut: bool = False):
         self.happened, self.log, self.cut = happened, log, cut
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        self.tail = [line for line in lines if line.strip()][-5:]
+        self.tail = [line for line in last_text(log).split("\n") if line.strip()][-5:]
         known = self.tail[-1].removeprefix("error: ") if self.tail and self.tail[-1].startswith("error: ") else ""
         shown = "" if known else "".join(f"\n    {line[:200]}" for line in self.tail)
         super().__init__(f"{known.rstrip('.') + '.' if known else happened} Log: {log}{shown}")
@@ -77,6 +126,15 @@ class Stopped(BaseException):
 
 class Defect(BaseException):
     """An error of ours, where optimizers would swallow an Exception and go on with a score of 0."""
+
+
+def last_text(log: Path) -> str:
+    """The end of a log, cleaned; "" if there is none."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        return clean(file.read())
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:

@@ -31,10 +31,11 @@ from m3dspy.optimizers.storage import storage_of
 from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
+from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
-from m3dspy.workspace import execute, inventory, training, weights
+from m3dspy.workspace import execute, inventory, public, training, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.look import look
 from m3dspy.workspace.report import report
@@ -279,7 +280,7 @@ def _build(run: Run, request: Request, ledger: Ledger) -> None:
         getattr(builder, role).set_lm(lms[name])
     for lm in lms.values():
         preflight(lm)
-    with dspy.context(adapter=dspy.ChatAdapter()):
+    with dspy.context(adapter=Chat()):
         try:
             builder(run)
         except DSPyError as error:
@@ -325,18 +326,19 @@ def _train(run: Run, request: Request) -> None:
     if not run.has("model"):
         with run.stage("train"):
             training.fit(run, "final", settings, resume=True, trusted=trusted, unsafe=unsafe)
-            _adopt(run, "final", {"predictions": "predictions", "": "model"})
-    if not run.has("control"):
+            run.adopt(_adopt(run, "final", "predictions"), "model")
+    if not run.has("control/predictions"):
         with run.stage("control"):
             shuffled = {**settings, "shuffled": True}
             training.fit(run, "control", shuffled, resume=True, trusted=trusted, unsafe=unsafe)
-            _adopt(run, "control", {"": "control"})
+            untrusted.remove(_adopt(run, "control", "control/predictions"))
     for attempt, name, changed in _beside(run):
         if not run.has(name):
             with run.stage(attempt), _forgiven(run, attempt):
                 training.fit(run, attempt, changed, resume=True, trusted=trusted, unsafe=unsafe)
-                _adopt(run, attempt, {"predictions": name})
+                untrusted.remove(_adopt(run, attempt, name))
     shutil.rmtree(run.folder / training.CACHE, ignore_errors=True)
+    public.forget(run)
 
 
 def _tune(run: Run, request: Request, trials: int, minutes: float | None, trusted: bool) -> Tuned:
@@ -368,12 +370,16 @@ def _forgiven(run: Run, attempt: str) -> Iterator[None]:
         run.event("warning", text=f"{attempt}: {failure}")
 
 
-def _adopt(run: Run, attempt: str, parts: dict[str, str]) -> None:
-    """Move what an attempt left to its final names; a part that a crash let through already is passed over."""
-    folder = run.attempt(attempt, resume=True)
-    for source, name in parts.items():
-        if not run.has(name):
-            run.adopt(folder / source, name)
+def _adopt(run: Run, attempt: str, name: str) -> Path:
+    """Commit the predictions of an attempt under `name`; the folder with all else that it left.
+
+    What a crash let through already is only cleared away.
+    """
+    if not run.has(name):
+        run.adopt(public.named_answers(run, attempt), name, ours=True)
+    left = run.attempt(attempt, resume=True)
+    untrusted.remove(left / "predictions")
+    return left
 
 
 def _grade(run: Run, request: Request) -> Grade:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from m3dspy.errors import clean
 from m3dspy.signatures.values import Fingerprint, Group, Outcome, Score, Spread
 
 _STAGES = {
@@ -52,6 +53,7 @@ class Screen:
         self._bar.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
+        event = {name: clean(value) if isinstance(value, str) else value for name, value in event.items()}
         kind = event["kind"]
         if kind == "stage":
             self._stage(event)
@@ -126,7 +128,7 @@ def folder_as_text(found: Fingerprint, notices: list[str]) -> str:
         lines.append(f"patient {where}: {key.patients} patients, {key.images} images")
     if found.lookalikes:
         lines.append(f"        {found.lookalikes} of the sampled images nearly repeat another one")
-    return "\n".join(lines + [f"  !     {notice}" for notice in notices])
+    return "\n".join(lines + [f"  !     {clean(notice)}" for notice in notices])
 
 
 def _group(group: Group) -> str:

@@ -26,6 +26,7 @@ from m3dspy.optimizers.workshop import Workshop, sources
 from m3dspy.programs import artifact
 from m3dspy.programs.artifact import Loaded
 from m3dspy.programs.builder import Builder
+from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM, distinct, preflight
 from m3dspy.signatures.values import Value
@@ -75,7 +76,7 @@ def compare(
         raise UsageError(f"--route weighs {MOST_LMS} language models at most; got {len(lms)}. Leave some out.")
     names = tuple(partition.names("held-out", contest.exercises, contest.seed))
     ledger_file.parent.mkdir(parents=True, exist_ok=True)
-    with alone(out / "work" / "lock"), quiet(out / "work" / "log"), dspy.context(adapter=dspy.ChatAdapter()):
+    with alone(out / "work" / "lock"), quiet(out / "work" / "log"), dspy.context(adapter=Chat()):
         ledger = Ledger(ledger_file, limits.budget, limits.max_calls, limits.minutes)
         lms = distinct(contest.lms, ledger, contest.api_base)
         bench = Bench(names, Workshop(practice, unsafe=contest.unsafe, executor=executor), ledger, threads, listen)

@@ -32,6 +32,7 @@ from m3dspy.optimizers.workshop import Workshop, sources
 from m3dspy.programs import artifact
 from m3dspy.programs.artifact import Manifest, Scores, Usage
 from m3dspy.programs.builder import Builder
+from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger, speaking
 from m3dspy.programs.lms.model import M3dLM, at_server, distinct, full_name, preflight
 from m3dspy.registry import Registry
@@ -153,7 +154,7 @@ def compile_program(
         workshop = Workshop(practice, unsafe=order.unsafe, executor=executor)
         bench = _Bench(order, names_of(order), workshop, lms[order.teacher], threads, listen)
         done = Compiled()
-        with dspy.context(adapter=dspy.ChatAdapter()):
+        with dspy.context(adapter=Chat()):
             with step(listen, "check the metric with the built-in rules"):
                 check_metric(bench.names["train"], workshop)
             with dspy.context(lm=lms[order.student]):

@@ -14,6 +14,7 @@ from m3dspy.optimizers.compile import OPTIMIZERS, Order, checked, names_of
 from m3dspy.optimizers.practice import Practice, examples
 from m3dspy.optimizers.workshop import Workshop
 from m3dspy.programs.builder import Builder
+from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import M3dLM, price
 from m3dspy.signatures.values import ROLES, Value
@@ -63,7 +64,7 @@ def _a_run(role: str, cases: list[dspy.Example], workshop: Workshop) -> tuple[fl
     """Of one run of a role: calls, tokens read and written, and tokens that it adds when it is shown to another."""
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "lm.jsonl")
-        with dspy.context(lm=M3dLM("rules", Ledger(path)), adapter=dspy.ChatAdapter()):
+        with dspy.context(lm=M3dLM("rules", Ledger(path)), adapter=Chat()):
             for case in cases:
                 Practice(getattr(Builder(), role), workshop)(**case.inputs())
         lines = list(read_ledger(path))

@@ -8,6 +8,7 @@ import dspy
 from dspy.adapters.utils import serialize_for_json
 from pydantic import TypeAdapter
 
+from m3dspy.programs.lms.adapter import Chat
 from m3dspy.signatures.values import Value
 from m3dspy.workspace.reporting.prose import fenced
 
@@ -121,7 +122,7 @@ def page(name: str, before: dspy.Predict, after: dspy.Predict) -> str:
 
 def _messages(predictor: dspy.Predict) -> list[dict[str, Any]]:
     signature = _signature(predictor)
-    return dspy.ChatAdapter().format(signature, predictor.demos, {name: f"<{name}>" for name in signature.input_fields})
+    return Chat().format(signature, predictor.demos, {name: f"<{name}>" for name in signature.input_fields})
 
 
 def _signature(predictor: dspy.Predict) -> Any:

@@ -338,7 +338,7 @@ def test_the_choices_made_in_the_script_are_shown_and_its_training_can_be_repeat
     emit.emit(run.load("design", Design), run.load("index", Index), folder / "code")
     page = report(folder).read_text()
     assert "+SETTINGS = Settings(" in page
-    assert f"python {folder}/code/train.py --index {folder}/public_index.json --data {tmp_path / 'data'}" in page
+    assert f"python {folder}/code/train.py --index {folder}/index.json --data {tmp_path / 'data'}" in page
     assert "--set seed=0 lr=0.003 loss=focal\n" in page
 
 

@@ -341,7 +341,7 @@ def index_by(code, plan, root, out, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prepare.py", "--data", str(root), "--out", str(out)])
     try:
         runpy.run_path(str(out / "prepare.py"))
-        index = read_index(out / "index.json")
+        index = read_index(out)
     except (DataError, SyntaxError, AttributeError):
         return None
     return None if check_index(index, root, plan.caps) or set(index.labels) != set(plan.labels) else index

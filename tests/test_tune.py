@@ -13,11 +13,10 @@ from m3dspy.errors import DataError, M3Error, RunFailed
 from m3dspy.optimizers.storage import journal_storage
 from m3dspy.optimizers.tune import tune
 from m3dspy.signatures.values import Design, Fingerprint, Index, Item, Plan, Request, Source, Tuned
-from m3dspy.workspace import execute, training
+from m3dspy.workspace import training
 from m3dspy.workspace.runs import Run
 
 ROOT = Path(__file__).parent.parent
-contained_only = pytest.mark.skipif(execute.probe().bwrap is None, reason=f"no sandbox: {execute.probe().why}")
 
 # A stand-in that keeps the contract of train.py without a network: the score rises by epochs, most at lr = 0.001.
 SCRIPT = """
@@ -96,7 +95,7 @@ def make_run(folder, pause="", failure="", space=FLOAT, task="classification", h
     """A run up to its script: three patients, a table of labels, nine epochs."""
     data = folder / "data"
     (data / "masks").mkdir(parents=True)
-    for name in ("labels.csv", "a.txt", "masks/a.txt", "masks/b.txt", "masks/c.txt"):
+    for name in ("labels.csv", "a.txt", "b.txt", "c.txt", "masks/a.txt", "masks/b.txt", "masks/c.txt"):
         (data / name).write_text(f"this is {name}")
     labels = {name: "a" if task == "classification" else f"masks/{name}.txt" for name in "abc"}
     items = [Item(id=name, patient=name, image=f"{name}.txt", label=label) for name, label in labels.items()]
@@ -284,12 +283,11 @@ def test_a_torn_journal_is_healed_wherever_it_was_torn(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ the script's world
-@contained_only
 @pytest.mark.parametrize(
     ("task", "seen"),
     [
-        ("classification", "a.txt masks/a.txt masks/b.txt masks/c.txt"),
-        ("segmentation", "a.txt labels.csv masks/a.txt masks/b.txt"),
+        ("classification", "a.txt b.txt test/test-000000"),
+        ("segmentation", "a.txt b.txt masks/a.txt masks/b.txt test/test-000000"),
     ],
 )
 def test_a_script_sees_no_test_label_no_test_mask_and_no_run(tmp_path, task, seen):
@@ -305,6 +303,14 @@ def test_a_training_ends_with_its_result_and_goes_on_from_its_checkpoint(tmp_pat
     result = training.fit(run, "final", {"lr": 0.001, "epochs": 4}, resume=True, trusted=True, unsafe=False)
     assert (result["score"], result["epoch"]) == (1 - 0.025, 3)
     assert "2 epochs kept, 1 test cases" in run.log("final").read_text()
+
+
+def test_a_failure_at_a_test_case_names_the_case_as_the_dataset_does(tmp_path):
+    run = make_run(tmp_path)
+    (run.folder / "code" / "train.py").write_text("raise SystemExit('error: case test-000000: cannot be read')")
+    with pytest.raises(RunFailed, match=r"^case c: cannot be read\. Log: ") as failed:
+        training.fit(run, "final", {}, resume=False, trusted=True, unsafe=False)
+    assert failed.value.tail == ["error: case test-000000: cannot be read"]
 
 
 @pytest.mark.parametrize("left", ["", "[1]", '{"score": NaN, "epoch": 1}', '{"epoch": 1}', "link"])
@@ -397,7 +403,6 @@ def test_the_weights_of_a_request_reach_a_script_that_reads_a_backbone_and_no_ot
     assert training.smoke(run, trusted=True, unsafe=False) == "weights: None"
 
 
-@contained_only
 def test_masks_of_test_cases_and_the_truth_of_phantoms_are_hidden_from_an_anomaly_detection(tmp_path):
     run = make_run(tmp_path)
     index = run.load("index", Index)
@@ -405,4 +410,4 @@ def test_masks_of_test_cases_and_the_truth_of_phantoms_are_hidden_from_an_anomal
     run.commit("index", index.model_copy(update={"task": "anomaly_detection", "test": marked}))
     (tmp_path / "data" / "Liver.truth.json").write_text("{}")
     said = training.smoke(run, trusted=True, unsafe=False)
-    assert said.splitlines()[0] == "not empty: a.txt masks/a.txt masks/b.txt"
+    assert said.splitlines()[0] == "not empty: a.txt b.txt test/test-000000"

@@ -1,14 +1,13 @@
 """Run a prepare.py on a dataset, and believe nothing of its index that was not checked."""
 
 import re
-import stat
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from m3dspy.errors import DataError, RunFailed
 from m3dspy.signatures.values import SPLITS, Index, Plan
-from m3dspy.workspace import execute
+from m3dspy.workspace import execute, untrusted
 from m3dspy.workspace.indexing import check_index
 from m3dspy.workspace.runs import Run, write_atomic
 
@@ -40,29 +39,25 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
     )
     try:
         for line in lines:
-            run.event("log", attempt="index", text=line[:300])
+            run.event("log", attempt="index", text=untrusted.clean(line)[:300])
     except RunFailed as failure:
         said = failure.tail[-1].partition("m3dspy.errors.DataError: ")[2] if failure.tail else ""
         raise DataError(said) if said else failure from None
-    index = read_index(out / "index.json")
+    index = read_index(out)
     if problems := _unlike(index, plan) or check_index(index, root, plan.caps):
         raise DataError(_anonymous("\n".join(problems), index))
     return index
 
 
-def read_index(path: Path) -> Index:
-    """An index.json that a script left.
+def read_index(folder: Path) -> Index:
+    """The index.json that a script left.
 
     Raises: DataError: it is not there, not a plain file, too large, or not an Index.
     """
+    if not (folder / "index.json").exists():
+        raise DataError("prepare.py wrote no index.json. End it with ix.write_index(out, ...).")
     try:
-        status = path.lstat()
-    except FileNotFoundError:
-        raise DataError("prepare.py wrote no index.json. End it with ix.write_index(out, ...).") from None
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-        raise DataError(f"index.json must be a plain file below {_MOST_BYTES >> 20} MB.")
-    try:
-        return Index.model_validate_json(path.read_bytes())
+        return Index.model_validate_json(untrusted.read(folder, "index.json", _MOST_BYTES))
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"index.json: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None

@@ -419,7 +419,7 @@ def _again(run: Finished) -> list[str]:
         command += [option, str(value)]
     lines = ["## To reproduce", "", "The whole run:", "", *fenced(shlex.join(command), "sh")]
     if (here / "code" / "train.py").is_file():
-        command = ["python", f"{here}/code/train.py", "--index", f"{here}/public_index.json"]
+        command = ["python", f"{here}/code/train.py", "--index", f"{here}/index.json"]
         command += ["--data", request.data, "--out", "again"]
         if request.weights:
             command += ["--weights", request.weights if Path(request.weights).is_absolute() else "FILE"]

@@ -38,6 +38,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from m3dspy.errors import DataError, M3Error, RunFailed, UsageError
 from m3dspy.signatures.values import Request
+from m3dspy.workspace import untrusted
 
 T = TypeVar("T")
 HOME = Path("runs")
@@ -139,7 +140,7 @@ class Run:
         folder = self.folder / "attempts" / name
         with disk(folder):
             if not resume:
-                shutil.rmtree(folder, ignore_errors=True)
+                untrusted.remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -147,12 +148,14 @@ class Run:
         """Where the output of an attempt's script is kept, out of the script's reach."""
         return self.folder / "logs" / f"{name}.log"
 
-    def adopt(self, source: Path, name: str) -> Path:
+    def adopt(self, source: Path, name: str, *, ours: bool = False) -> Path:
         """Commit a folder that a script filled, by one rename: `attempts/final` becomes `model`.
 
-        Raises: DataError: it holds a link or a device.
+        Args:   ours: we filled it, so that nothing in it has to be refused.
+        Raises: DataError: it holds a link or a device, is too deep, or there is no such folder.
         """
-        refuse_links(source)
+        if not ours:
+            untrusted.refuse_odd(source)
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
@@ -260,16 +263,6 @@ def heal(journal: Path) -> None:
         if end < size:
             file.truncate(end)
             os.fsync(file.fileno())
-
-
-def refuse_links(folder: Path) -> None:
-    """Accept a folder that a script filled only if it holds plain files and folders: a link could lead anywhere.
-
-    Raises: DataError: naming the first other thing.
-    """
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise DataError(f"The script left {path}, which is a link or a device. Only plain files are accepted.")
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """The emitted script at work: its search space, smoke run, training and predictions, all behind the sandbox's walls.
 
-What the script says of itself, its scores included, are claims: they steer tuning, and no grade is made of them. Test
-labels are never mounted: the index comes without them, test masks and label tables are covered.
+What the script says of itself, its scores included, are claims: they steer tuning, and no grade is made of them. It is
+shown the dataset through `public`: test labels are never mounted.
 
 A script that reads a pretrained backbone (its folder holds the package mvfa) is given the request's weights, and
 `cache/` of the run: what the backbone made of the images in earlier attempts.
 """
 
 import json
-import math
 import os
 import re
 import shutil
@@ -20,10 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from m3dspy.errors import RunFailed
-from m3dspy.signatures.values import Design, Fingerprint, Index, Item, Plan, Request
-from m3dspy.workspace import execute
-from m3dspy.workspace.runs import Run, disk, refuse_links, write_atomic
+from m3dspy.errors import DataError, RunFailed, last_text
+from m3dspy.signatures.values import Design, Index, Item, Request
+from m3dspy.workspace import execute, public, untrusted
+from m3dspy.workspace.runs import Run, disk
 from m3dspy.workspace.weights import file_of
 
 SCRIPT = "train.py"
@@ -42,11 +41,11 @@ def space(run: Run, *, trusted: bool, unsafe: bool) -> tuple[dict[str, str], dic
     lines = _lines(run, "space", ["--space"], out=run.attempt("space"), trusted=trusted, unsafe=unsafe)
     last = deque(lines, maxlen=1)
     try:
-        said = json.loads(last[0])
+        said = untrusted.strict_json(last[0].encode(), "the line")
         distributions, defaults = said["space"], said["defaults"]
         if all(isinstance(text, str) for text in distributions.values()) and set(distributions) <= set(defaults):
             return distributions, {name: defaults[name] for name in distributions}
-    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+    except (IndexError, DataError, KeyError, TypeError, AttributeError):
         pass
     raise RunFailed(
         f'{SCRIPT} --space must print {{"space": {{name: distribution}}, "defaults": {{name: value}}}} as one line.',
@@ -62,7 +61,7 @@ def smoke(run: Run, *, trusted: bool, unsafe: bool) -> str:
     run.log("smoke").unlink(missing_ok=True)
     out = run.attempt("smoke")
     deque(_training_lines(run, "smoke", ["--smoke"], out, True, SMOKE_SECONDS, trusted, unsafe), maxlen=0)
-    return "\n".join(run.log("smoke").read_text(errors="replace").splitlines()[-SMOKE_LINES:])
+    return "\n".join(last_text(run.log("smoke")).splitlines()[-SMOKE_LINES:])
 
 
 def epochs(
@@ -118,7 +117,7 @@ def fit(
     Raises: RunFailed: also when it left no valid result.
     """
     deque(epochs(run, name, settings, resume=resume, trusted=trusted, unsafe=unsafe), maxlen=0)
-    return _result(run.attempt(name, resume=True) / "result.json", run.log(name))
+    return _result(run.attempt(name, resume=True), run.log(name))
 
 
 def predict(
@@ -153,7 +152,7 @@ def predict(
         try:
             deque(lines, maxlen=0)
         finally:  # a case that cannot be answered does not cost the others
-            refuse_links(answers)
+            untrusted.refuse_odd(answers)
             with disk(out):
                 shutil.copytree(answers, out, dirs_exist_ok=True)
 
@@ -174,10 +173,7 @@ def _training_lines(
 
     When it has ended, what it made of the images is kept for the next.
     """
-    root, index = Path(run.load("request", Request).data), run.load("index", Index)
-    public = index.without_test_labels() if test else index.model_copy(update={"test": ()})
-    shown = run.folder / ("public_index.json" if test else "tuning_index.json")
-    write_atomic(shown, public.model_dump_json(indent=1).encode())
+    index, data = public.shown(run, test=test, trusted=trusted)
     backbone = _backbone(run) | _features(run)
     try:
         yield from _lines(
@@ -185,12 +181,15 @@ def _training_lines(
             name,
             ["--index", "{index}", "--data", "{data}", "--out", "{out}", *_named(backbone), *arguments],
             out=out,
-            mounts={"index": shown, "data": root, **backbone},
+            mounts={"index": index, "data": data, **backbone},
             seconds=seconds,
             trusted=trusted,
             unsafe=unsafe,
             **how,
         )
+    except RunFailed as failure:
+        failure.args = (public.with_names(str(failure), run.load("index", Index)),)
+        raise
     finally:
         keep_features(run, out)
 
@@ -248,20 +247,6 @@ def keep_features(run: Run, attempt: Path) -> None:
             shutil.rmtree(CACHE, dir_fd=folder)
 
 
-def _secrets(run: Run, root: Path, index: Index) -> list[Path]:
-    """Files of the dataset that tell the labels of test cases, and the runs if they lie in it."""
-    if index.task == "segmentation":
-        labels = [item.label for item in index.test if isinstance(item.label, str)]
-    else:
-        labels = [table.path for table in run.load("fingerprint", Fingerprint).tables]
-        labels += [item.mask for item in index.test if item.mask]
-        source = run.load("plan", Plan).source
-        if source.kind in ("table", "json"):
-            labels.append(source.path)
-    home, truths = run.folder.parent, root.glob("*.truth.json")  # of phantoms that lie side by side in `root`
-    return [*(root / label for label in labels), *truths, run.folder if home == root.resolve() else home]
-
-
 def _spelled(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -272,30 +257,25 @@ def as_epoch(line: str) -> dict[str, Any] | None:
     if not line.startswith("{"):
         return None
     try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
+        said = untrusted.strict_json(line.encode(), "the line")
+    except DataError:
         return None
     loss, score, epoch = said.get("loss"), said.get("score"), said.get("epoch")
-    if type(epoch) is int and epoch >= 0 and _finite(loss) and _finite(score):
+    if type(epoch) is int and epoch >= 0 and untrusted.finite(loss) and untrusted.finite(score):
         return {"epoch": epoch, "loss": float(loss), "score": float(score)}
     return None
 
 
-def _result(path: Path, log: Path) -> dict[str, Any]:
-    """A result.json that a script left; nothing but a plain file of sane size is opened."""
+def _result(folder: Path, log: Path) -> dict[str, Any]:
+    """The result.json that a script left."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(file, "rb") as opened:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_RESULT:
-                raise ValueError
-            result = json.load(opened)
-        if _finite(result["score"]) and type(result["epoch"]) is int:
-            return result
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise RunFailed(f'{SCRIPT} left no valid result.json, {{"score": 0.83, "epoch": 3, ...}}.', log)
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        result = untrusted.strict_json(untrusted.read(folder, "result.json", LARGEST_RESULT), "result.json")
+        if (
+            not isinstance(result, dict)
+            or not untrusted.finite(result.get("score"))
+            or type(result.get("epoch")) is not int
+        ):
+            raise DataError('result.json must say {"score": 0.83, "epoch": 3, ...}.')
+    except DataError as problem:
+        raise RunFailed(f"{SCRIPT} left no valid result.json: {problem}", log) from None
+    return result
