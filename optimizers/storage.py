@@ -88,17 +88,18 @@ def _database(text: str) -> RDBStorage:
     name = _shown(url)
     connect = {"connect_timeout": _SECONDS} if url.get_backend_name() in _DRIVERS else {}
     engine = {"pool_pre_ping": True, "connect_args": connect}
-    for again in (True, True, False):  # several may make the tables at the same time, and all but one fail
+    storage, tries = None, 3  # several may make the tables at the same time, and all but one fail
+    while storage is None:
         try:
             storage = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=engine)
-            break
         except ImportError as error:
             fix = _DRIVERS.get(url.get_backend_name(), "install it")
             raise UsageError(f"{name} needs a driver that is not here ({error.__cause__ or error}). {fix}.") from None
         except NoSuchModuleError:
             raise UsageError(f"{name}: Optuna cannot use such a database. Give {_EXAMPLE}.") from None
         except (IntegrityError, ProgrammingError) as error:
-            if not again:
+            tries -= 1
+            if not tries:
                 raise M3Error(f"The storage {name} cannot hold studies: {_first_line(error)}.") from None
             time.sleep(0.2)
         except OperationalError as error:

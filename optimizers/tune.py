@@ -38,9 +38,9 @@ from optuna.trial import FrozenTrial, TrialState
 from m3dspy.errors import DataError, M3Error, RunFailed
 from m3dspy.optimizers.storage import storage_of
 from m3dspy.signatures.values import Design, Request, Trial, Tuned
-from m3dspy.workspace import training
+from m3dspy.workspace import training, untrusted
 from m3dspy.workspace.runs import Run, disk
-from m3dspy.workspace.workers import Worker, remove
+from m3dspy.workspace.workers import Worker
 
 STARTUP = 4  # trials before TPE and the pruner have a say; the first of them is the design as it stands
 MOST_LOST = 2  # times that a trial which was interrupted is begun again
@@ -313,7 +313,7 @@ def _tell(run: Run, study: optuna.Study, trial: optuna.Trial, order: Order, ende
     study.tell(trial, best if state == TrialState.COMPLETE else None, state=state)
     run.event("trial", number=order.k, state=ended.state, score=best)
     for left in (order.name, f"{order.name}.lock"):
-        remove(run.folder / "attempts" / left)
+        untrusted.remove(run.folder / "attempts" / left)
 
 
 def _opened(run: Run, storage: str, create: bool = False) -> optuna.Study:

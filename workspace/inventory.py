@@ -38,7 +38,7 @@ def moved(run: Run, root: Path) -> None:
     run.commit("files", found)
 
 
-def _unchanged(pairs: dict[str, tuple[object, object]], total: int, run: Run) -> None:
+def _unchanged(pairs: Mapping[str, tuple[object, object]], total: int, run: Run) -> None:
     if changed := [path for path, (noted, found) in pairs.items() if noted != found]:
         what = "is gone" if pairs[changed[0]][1] is None else "was changed"
         raise DataError(

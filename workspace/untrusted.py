@@ -170,7 +170,12 @@ def refuse_odd(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a tree, however deep a script made it: what lies two levels down is first lifted to the top."""
+    """Remove what a script left here: a link, a file, or a tree, however deep.
+
+    What lies two levels down is first lifted to the top.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink(missing_ok=True)
     lifted = 0
     while folder.is_dir() and not folder.is_symlink():
         folders = _emptied(folder)

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from m3dspy.errors import RunFailed
 from m3dspy.signatures.values import Request
-from m3dspy.workspace import training
+from m3dspy.workspace import training, untrusted
 from m3dspy.workspace.runs import Run, disk
 
 GRACE = 5.0  # seconds that a trial has to stop
@@ -85,7 +85,8 @@ class Worker:
                     self._end()
                 self._log(name, mark, failed)
         if failed:
-            raise RunFailed(failed.happened, self.run.log(name), cut=failed.cut)
+            with disk(self.run.folder):
+                raise RunFailed(failed.happened, self.run.log(name), cut=failed.cut)
 
     def close(self) -> None:
         """End the script; the worker's folder goes, unless a trial is left in it."""
@@ -148,7 +149,7 @@ class Worker:
             kept = next((path for path in left if resume and path.is_dir() and not path.is_symlink()), None)
             for path in left:
                 if path != kept:
-                    remove(path)
+                    untrusted.remove(path)
             if kept is None:
                 here.mkdir()
             else:
@@ -213,11 +214,3 @@ def _said(line: str) -> dict[str, Any]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def remove(path: Path) -> None:
-    """Remove what a script left at this place, be it a folder, a link or nothing."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
