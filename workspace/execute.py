@@ -30,7 +30,8 @@ __all__ = ["Containment", "Limits", "probe", "stream"]
 
 LONGEST_LINE = 64 * 1024
 LOG_HEAD, LOG_TAIL = 8 << 20, 1 << 20
-UNITS = {"memory": (2**30, ".1f", " GiB"), "disk": (2**30, ".1f", " GiB"), "output": (2**20, ".0f", " MiB")}
+GIB, SECONDS = (2**30, ",.1f", " GiB"), (1, ",.1f", " s")
+UNITS = {"memory": GIB, "disk": GIB, "output": (2**20, ",.0f", " MiB"), "time": SECONDS, "idle": SECONDS}
 
 
 def stream(
@@ -116,7 +117,7 @@ def _judge(ending: sandbox.Ending, script: str, log: Path) -> None:
     if ending.stopped == "supervisor":
         raise RunFailed(f"{script} was stopped: something killed its supervisor.", log, cut=True)
     if ending.stopped:
-        scale, form, unit = UNITS.get(ending.stopped, (1, ",.6g", " s" if ending.stopped in ("time", "idle") else ""))
+        scale, form, unit = UNITS.get(ending.stopped, (1, ",.0f", ""))
         used, limit = (format(value / scale, form) for value in (ending.used, ending.limit))
         raise RunFailed(f"{script} was stopped: {ending.stopped}, {used} of {limit}{unit}.", log, cut=True)
     status = ending.status or 0

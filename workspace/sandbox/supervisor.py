@@ -71,6 +71,7 @@ def memory(tree: dict[int, Process], limit: int, out_device: int, own_tmpfs: boo
             if device != os.stat(f"/{folder}").st_dev and device not in devices:
                 devices.add(device)
                 held += (space.f_blocks - space.f_bfree) * space.f_frsize
+                break
     held += nameless(tree, lambda device: device != out_device and device not in devices)
     rough = sum(one.resident for one in tree.values()) + held
     return rough if rough <= limit else sum(_proportional(pid, one) for pid, one in tree.items()) + held
@@ -116,12 +117,19 @@ def usage(folders: list[str], most: int) -> tuple[int, int]:
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
                     else:
-                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                        size += _blocks(entry)
         except FileNotFoundError:
             continue
         except OSError:
             return size, most + 1
     return size, number
+
+
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:  # just removed
+        return 0
 
 
 def strip(folder: str) -> None:
@@ -140,8 +148,11 @@ def strip(folder: str) -> None:
             for entry in entries:
                 mode = entry.stat(follow_symlinks=False).st_mode
                 wanted = mode & ~EXTRA_BITS | (0o700 if stat.S_ISDIR(mode) else 0o600)
-                if not stat.S_ISLNK(mode) and wanted != mode:
-                    os.chmod(entry.path, stat.S_IMODE(wanted))
+                try:
+                    if not stat.S_ISLNK(mode) and wanted != mode:
+                        os.chmod(entry.path, stat.S_IMODE(wanted))
+                except PermissionError:  # somebody else's; the script could not have made it
+                    continue
                 if stat.S_ISDIR(mode):
                     todo.append(entry.path)
 
