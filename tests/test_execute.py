@@ -1,6 +1,7 @@
 """A script gets what it needs, nothing else, and ends when it should: contained, and without a sandbox."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -266,6 +267,13 @@ def test_the_disk_limit_also_holds_for_a_script_that_has_ended(script, level):
 def test_the_number_of_files_is_limited(script, level):
     with stopped("files, 1?01 of 100"):
         list(script("for n in range(101): open(str(n), 'w')", limits=Limits(files=100)))
+
+
+def test_what_lies_too_deep_to_be_counted_is_told_and_can_be_removed(script, level, tmp_path):
+    text = "import os, time\nfor _ in range(60): os.mkdir('d' * 200); os.chdir('d' * 200)\ntime.sleep(20)"
+    with stopped("files, in a folder closed or too deep to be counted"):
+        list(script(text))
+    shutil.rmtree(tmp_path / "out")
 
 
 def test_one_file_cannot_grow_beyond_its_limit(script, level, tmp_path):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache, partial
+from math import isinf
 from pathlib import Path
 from subprocess import Popen
 from sys import executable
@@ -119,7 +120,8 @@ def _judge(ending: sandbox.Ending, script: str, log: Path) -> None:
     if ending.stopped:
         scale, form, unit = UNITS.get(ending.stopped, (1, ",.0f", ""))
         used, limit = (format(value / scale, form) for value in (ending.used, ending.limit))
-        raise RunFailed(f"{script} was stopped: {ending.stopped}, {used} of {limit}{unit}.", log, cut=True)
+        bill = "in a folder closed or too deep to be counted" if isinf(ending.used) else f"{used} of {limit}{unit}"
+        raise RunFailed(f"{script} was stopped: {ending.stopped}, {bill}.", log, cut=True)
     status = ending.status or 0
     if status < 0:
         guess = "; out of memory?" if -status == signal.SIGKILL else "."

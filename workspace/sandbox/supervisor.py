@@ -13,6 +13,7 @@ seconds is stuck, whatever it prints.
 import ctypes
 import glob
 import json
+import math
 import os
 import select
 import signal
@@ -105,8 +106,8 @@ def nameless(tree: dict[int, Process], where: Any) -> int:
     return sum(found.values())
 
 
-def usage(folders: list[str], most: int) -> tuple[int, int]:
-    """Bytes on disk and number of entries; a folder that is closed or too deep counts as more than `most`."""
+def usage(folders: list[str], most: int) -> tuple[int, float]:
+    """Bytes on disk and number of entries; infinite if a folder is closed or too deep; `most` is enough."""
     size, number, todo = 0, 0, list(folders)
     while todo and number <= most:
         folder = todo.pop()
@@ -121,7 +122,7 @@ def usage(folders: list[str], most: int) -> tuple[int, int]:
         except FileNotFoundError:
             continue
         except OSError:
-            return size, most + 1
+            return size, math.inf
     return size, number
 
 
@@ -304,11 +305,11 @@ def main() -> None:
     gently = broken is not None and broken[0] in ("time", "idle")
     ended, left = end(child, gently=gently, behind_bwrap=job["level"] == "bwrap")
     status = ended if status is None else status
+    for folder in job["writable"]:
+        strip(folder)
     if broken is None:
         last = watch.stored({})
         broken = next(((k, use, watch.limits[k]) for k, use in last.items() if use > watch.limits[k]), None)
-    for folder in job["writable"]:
-        strip(folder)
     if job["level"] != "bwrap":
         sweep(watch.seen)
     elif status is not None and status > 128:
