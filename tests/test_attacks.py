@@ -239,7 +239,18 @@ def test_what_an_attack_leaves_or_prints_does_no_harm(attack, level, stage, untr
 def test_bad_metrics_are_refused_in_one_line(level, stage, untrusted, monkeypatch):
     force(monkeypatch, level)
     run = stage.run(HERE / "f03_metrics_bad.py")
-    well_formed = {"neg", "big", "pct", "str", "bool", "null", "list", "missing", "inject"}  # bad by their meaning
+    well_formed = {
+        "neg",
+        "big",
+        "pct",
+        "str",
+        "bool",
+        "null",
+        "list",
+        "missing",
+        "inject",
+        "many",
+    }  # bad by their meaning
     for path in sorted(run.out.glob("metrics_*.json")):
         if path.stem.removeprefix("metrics_") in well_formed:
             continue

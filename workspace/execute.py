@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache, partial
+from math import isinf
 from pathlib import Path
 from subprocess import Popen
 from sys import executable
@@ -30,7 +31,8 @@ __all__ = ["Containment", "Limits", "probe", "stream"]
 
 LONGEST_LINE = 64 * 1024
 LOG_HEAD, LOG_TAIL = 8 << 20, 1 << 20
-UNITS = {"memory": (2**30, ".1f", " GiB"), "disk": (2**30, ".1f", " GiB"), "output": (2**20, ".0f", " MiB")}
+GIB, SECONDS = (2**30, ",.1f", " GiB"), (1, ",.1f", " s")
+UNITS = {"memory": GIB, "disk": GIB, "output": (2**20, ",.0f", " MiB"), "time": SECONDS, "idle": SECONDS}
 
 
 def stream(
@@ -117,9 +119,10 @@ def _judge(ending: sandbox.Ending, script: str, log: Path) -> None:
     if ending.stopped == "supervisor":
         raise RunFailed(f"{script} was stopped: something killed its supervisor.", log, cut=True)
     if ending.stopped:
-        scale, form, unit = UNITS.get(ending.stopped, (1, ",.6g", " s" if ending.stopped in ("time", "idle") else ""))
+        scale, form, unit = UNITS.get(ending.stopped, (1, ",.0f", ""))
         used, limit = (format(value / scale, form) for value in (ending.used, ending.limit))
-        raise RunFailed(f"{script} was stopped: {ending.stopped}, {used} of {limit}{unit}.", log, cut=True)
+        bill = "in a folder closed or too deep to be counted" if isinf(ending.used) else f"{used} of {limit}{unit}"
+        raise RunFailed(f"{script} was stopped: {ending.stopped}, {bill}.", log, cut=True)
     status = ending.status or 0
     if status < 0:
         guess = "; out of memory?" if -status == signal.SIGKILL else "."

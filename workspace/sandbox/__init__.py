@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, Literal
 
 from m3dspy.workspace.sandbox import walls
+from m3dspy.workspace.sandbox.supervisor import usage
 from m3dspy.workspace.sandbox.walls import INSIDE, LAUNCHER, Gpus
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -66,13 +67,13 @@ class Limits:
     """What a script and all that it starts may use together; beyond it they are stopped, and told by which.
 
     memory: bytes of RAM, `tmp` and `shm` included.  processes: threads count.  disk: bytes in the folder it writes to;
-    None: 90 % of what is free there.  files: entries there.  largest: bytes of one file; None: as `disk`.  output:
-    bytes printed.  idle: seconds of no work.  tmp, shm: bytes of /tmp and /dev/shm behind bubblewrap; None: a quarter
-    and a half of `memory`.
+    None: what is there and 90 % of what is free.  files: entries there.  largest: bytes of one file; None: as `disk`.
+    output: bytes printed.  idle: seconds of no work.  tmp, shm: bytes of /tmp and /dev/shm behind bubblewrap; None: a
+    quarter and a half of `memory`.
     """
 
     memory: int = field(default_factory=_memory)
-    processes: int = 1024
+    processes: int = field(default_factory=lambda: max(1024, 32 * (os.cpu_count() or 1)))
     disk: int | None = None
     files: int = 200_000
     largest: int | None = None
@@ -83,7 +84,9 @@ class Limits:
 
     def at(self, out: Path) -> dict[str, Any]:
         """Every limit as a number, for a script that writes to `out`."""
-        disk = int(0.9 * shutil.disk_usage(out).free) if self.disk is None else self.disk
+        disk = self.disk
+        if disk is None:
+            disk = int(0.9 * shutil.disk_usage(out).free) + usage([str(out)], self.files)[0]
         derived = {"disk": disk, "largest": disk, "tmp": self.memory // 4, "shm": self.memory // 2}
         return {name: derived[name] if value is None else value for name, value in asdict(self).items()}
 

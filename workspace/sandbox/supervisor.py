@@ -13,6 +13,7 @@ seconds is stuck, whatever it prints.
 import ctypes
 import glob
 import json
+import math
 import os
 import select
 import signal
@@ -71,6 +72,7 @@ def memory(tree: dict[int, Process], limit: int, out_device: int, own_tmpfs: boo
             if device != os.stat(f"/{folder}").st_dev and device not in devices:
                 devices.add(device)
                 held += (space.f_blocks - space.f_bfree) * space.f_frsize
+                break
     held += nameless(tree, lambda device: device != out_device and device not in devices)
     rough = sum(one.resident for one in tree.values()) + held
     return rough if rough <= limit else sum(_proportional(pid, one) for pid, one in tree.items()) + held
@@ -104,8 +106,8 @@ def nameless(tree: dict[int, Process], where: Any) -> int:
     return sum(found.values())
 
 
-def usage(folders: list[str], most: int) -> tuple[int, int]:
-    """Bytes on disk and number of entries; a folder that is closed or too deep counts as more than `most`."""
+def usage(folders: list[str], most: int) -> tuple[int, float]:
+    """Bytes on disk and number of entries; infinite if a folder is closed or too deep; `most` is enough."""
     size, number, todo = 0, 0, list(folders)
     while todo and number <= most:
         folder = todo.pop()
@@ -116,12 +118,19 @@ def usage(folders: list[str], most: int) -> tuple[int, int]:
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
                     else:
-                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                        size += _blocks(entry)
         except FileNotFoundError:
             continue
         except OSError:
-            return size, most + 1
+            return size, math.inf
     return size, number
+
+
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except FileNotFoundError:  # just removed
+        return 0
 
 
 def strip(folder: str) -> None:
@@ -140,8 +149,11 @@ def strip(folder: str) -> None:
             for entry in entries:
                 mode = entry.stat(follow_symlinks=False).st_mode
                 wanted = mode & ~EXTRA_BITS | (0o700 if stat.S_ISDIR(mode) else 0o600)
-                if not stat.S_ISLNK(mode) and wanted != mode:
-                    os.chmod(entry.path, stat.S_IMODE(wanted))
+                try:
+                    if not stat.S_ISLNK(mode) and wanted != mode:
+                        os.chmod(entry.path, stat.S_IMODE(wanted))
+                except PermissionError:  # somebody else's; the script could not have made it
+                    continue
                 if stat.S_ISDIR(mode):
                     todo.append(entry.path)
 
@@ -293,11 +305,11 @@ def main() -> None:
     gently = broken is not None and broken[0] in ("time", "idle")
     ended, left = end(child, gently=gently, behind_bwrap=job["level"] == "bwrap")
     status = ended if status is None else status
+    for folder in job["writable"]:
+        strip(folder)
     if broken is None:
         last = watch.stored({})
         broken = next(((k, use, watch.limits[k]) for k, use in last.items() if use > watch.limits[k]), None)
-    for folder in job["writable"]:
-        strip(folder)
     if job["level"] != "bwrap":
         sweep(watch.seen)
     elif status is not None and status > 128:
