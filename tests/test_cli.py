@@ -198,7 +198,12 @@ def test_the_whole_job_ends_with_a_graded_model_and_a_report(finished):
     assert outcome["grade"]["s1"] is True
     assert outcome["phantom"] is True
     assert (outcome["trials"], outcome["contained"]) == (1, True)
-    for name in ("report.md", "model/model.safetensors", "predictions/predictions.csv", "control/predictions/predictions.csv"):
+    for name in (
+        "report.md",
+        "model/model.safetensors",
+        "predictions/predictions.csv",
+        "control/predictions/predictions.csv",
+    ):
         assert (run / name).is_file(), name
     assert home in run.parents
 
