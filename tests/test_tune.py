@@ -351,6 +351,15 @@ def test_predictions_of_new_images_appear_in_the_folder_asked_for(tmp_path):
     assert (tmp_path / "answers" / "predictions.csv").read_text() == "this is a.txt"
 
 
+def test_folders_too_deep_to_be_walked_end_a_prediction_with_one_line(tmp_path):
+    run = make_run(tmp_path)
+    (run.folder / "model").mkdir()
+    (run.folder / "code" / "train.py").write_text("import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')")
+    with pytest.raises(DataError, match=r"^The script left folders more than 16 deep in"):
+        training.predict(run, [], tmp_path / "data", tmp_path / "answers", trusted=True, unsafe=False)
+    assert not (tmp_path / "answers").exists()
+
+
 # ------------------------------------------------------------------------------------------------ a pretrained backbone
 LEAVES_FEATURES = """
 import os, sys

@@ -1,5 +1,7 @@
 """What an anomaly detection trains beside its final model; and zero-shot, where one dataset is left out."""
 
+import csv
+
 import pytest
 from test_tune import make_run
 
@@ -44,7 +46,8 @@ def left_by(run):
     """What each training was told, by where its predictions are."""
     job._train(run, run.load("request", Request))
     names = ("predictions", "control/predictions", "untuned", "draws/1", "draws/2")
-    return {name: (run.folder / name / "predictions.csv").read_text() for name in names if run.has(name)}
+    tables = {name: run.folder / name / "predictions.csv" for name in names if run.has(name)}
+    return {name: ",".join(next(csv.reader(path.open(newline="")))) for name, path in tables.items()}
 
 
 def test_other_draws_and_the_settings_before_tuning_are_trained_beside(tmp_path):

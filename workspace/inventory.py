@@ -1,6 +1,6 @@
 """The dataset's files as they were when the index was made: what is trained and graded on must be what was indexed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from m3dspy.errors import DataError

@@ -16,7 +16,7 @@ _SECONDS = 1800.0
 
 
 def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsafe: bool) -> Index:
-    """The index that a prepare.py writes for this dataset.
+    """The index that a prepare.py writes for this dataset, of which it sees all: it makes the split, labels included.
 
     Args: run: keeps the script in `prepare/`.  code: the text of prepare.py.  trusted: written by our own rules.
     Raises: RunFailed: the script ended badly.  DataError: its index is missing, malformed, or breaks a rule.

@@ -152,9 +152,12 @@ def predict(
         try:
             deque(lines, maxlen=0)
         finally:  # a case that cannot be answered does not cost the others
-            untrusted.refuse_odd(answers)
-            with disk(out):
-                shutil.copytree(answers, out, dirs_exist_ok=True)
+            try:
+                untrusted.refuse_odd(answers)
+                with disk(out):
+                    shutil.copytree(answers, out, dirs_exist_ok=True)
+            finally:
+                untrusted.remove(answers)
 
 
 # ------------------------------------------------------------------------------------------------ the script's world
