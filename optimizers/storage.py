@@ -5,12 +5,12 @@ holder leaves behind; and a last line that it tore ruins the journal at the next
 and whoever gets it cuts off a torn line first.
 """
 
+import fcntl
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import URL, event, make_url
@@ -38,16 +38,16 @@ class HealingLock(JournalFileOpenLock):
     """A kernel lock on `<journal>.lock` under which the journal always ends with a whole line."""
 
     def __init__(self, journal: Path):
-        self.journal = journal
-        self.lock = FileLock(f"{journal}.lock")
+        self.journal, self.file = journal, -1
 
     def acquire(self) -> bool:
-        self.lock.acquire()
+        self.file = os.open(f"{self.journal}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self.file, fcntl.LOCK_EX)  # FileLock would ask again and again, and be many times slower
         heal(self.journal)
         return True
 
     def release(self) -> None:
-        self.lock.release()
+        os.close(self.file)
 
 
 def storage_of(place: str | Path) -> BaseStorage:
