@@ -17,12 +17,13 @@ import dspy
 import pytest
 from test_builder import Listener
 from test_resume import REQUEST, command, events, finish, killed_when, result
-from test_tune import make_run
+from test_tune import make_run, tune_until
 
 from m3dspy import job
 from m3dspy.errors import DataError, M3Error, RunFailed, UsageError
 from m3dspy.m3bench import task
 from m3dspy.optimizers import tune
+from m3dspy.optimizers.storage import journal_storage
 from m3dspy.programs.builder import Builder
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM
@@ -165,6 +166,17 @@ def test_a_stage_and_a_trial_last_no_less_than_nothing_though_the_clock_is_set_b
         found = tune.tune(run, 1, trusted=True, unsafe=True)
     assert 0 < found.trials[0].seconds < 600
     assert 0 < [event["seconds"] for event in run.events() if event.get("status") == "done"][-1] < 600
+
+
+def test_a_trial_goes_on_though_a_second_crash_came_before_it_was_asked_for_again(tmp_path):
+    run = make_run(tmp_path, pause="time.sleep(0.2)")
+    tune_until(run, lambda event: event.get("attempt") == "trial-001" and event["epoch"] == 1)
+    storage = journal_storage(run.folder / "study" / "journal.log")
+    storage.create_new_trial(storage.get_study_id_from_name("tune"))  # it has no settings yet
+    tune.tune(run, 2, trusted=True, unsafe=True)
+    assert "2 epochs kept" in run.log("trial-001").read_text()
+    told = [(event["attempt"], event["epoch"]) for event in run.events() if event["kind"] == "epoch"]
+    assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize("cut", ["before the stages are dropped", "after"])
