@@ -369,10 +369,10 @@ def data_look(
 ) -> None:
     """What a folder holds: images, tables, labels, patients, and what is wrong with them."""
     from m3dspy.screen import folder_as_text
-    from m3dspy.workspace.look import look
+    from m3dspy.workspace.looking import contained
 
     notices: list[str] = []
-    found = look(folder, notice=notices.append)
+    found = contained.look(folder, notice=notices.append)
     _say(json, {**found.model_dump(mode="json"), "notices": notices}, folder_as_text(found, notices))
 
 

@@ -30,7 +30,7 @@ from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
 from m3dspy.workspace import execute, training, weights
 from m3dspy.workspace.indexes.gathering import from_images
-from m3dspy.workspace.look import look
+from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
@@ -190,7 +190,7 @@ def _look(run: Run, request: Request) -> None:
     if not run.has("fingerprint"):
         with run.stage("look"):
             notice = lambda line: run.event("warning", text=line)  # noqa: E731
-            run.commit("fingerprint", look(Path(request.data), notice=notice))
+            run.commit("fingerprint", contained.look(Path(request.data), notice=notice))
 
 
 def _build(run: Run, request: Request, ledger: Ledger) -> None:

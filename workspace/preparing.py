@@ -1,5 +1,6 @@
 """Run a prepare.py on a dataset, and believe nothing of its index that was not checked."""
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -9,7 +10,8 @@ from pydantic import ValidationError
 from m3dspy.errors import DataError, RunFailed
 from m3dspy.signatures.values import SPLITS, Index, Plan
 from m3dspy.workspace import execute
-from m3dspy.workspace.indexing import check_index
+from m3dspy.workspace.indexes.reading import without
+from m3dspy.workspace.looking import contained
 from m3dspy.workspace.runs import Run, write_atomic
 
 _MOST_BYTES = 512 << 20
@@ -25,10 +27,27 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
     folder = run.folder / "prepare"
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "prepare.py", f"{code.rstrip()}\n".encode())
+    (folder / "unreadable.json").unlink(missing_ok=True)
+    index, checked = _attempt(run, plan, root, trusted, unsafe)
+    if checked.unreadable:
+        for why, ids in checked.unreadable.items():
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            run.event("warning", text=f"left out, {', '.join(ids[:3])}{more}: {why}")
+        damaged = sorted(set().union(*checked.unreadable.values()))
+        write_atomic(folder / "unreadable.json", json.dumps(damaged).encode())
+        index, checked = _attempt(run, plan, root, trusted, unsafe)
+        index = without(index, set().union(*checked.unreadable.values()))
+    if checked.problems:
+        raise DataError(_anonymous("\n".join(checked.problems), index))
+    return index
+
+
+def _attempt(run: Run, plan: Plan, root: Path, trusted: bool, unsafe: bool) -> tuple[Index, contained.Checked]:
+    """The index that prepare.py writes, and what is wrong with it."""
     out, log = run.attempt("index"), run.log("index")
     log.unlink(missing_ok=True)
     lines = execute.stream(
-        folder,
+        run.folder / "prepare",
         "prepare.py",
         ["--data", "{data}", "--out", "{out}"],
         out=out,
@@ -45,9 +64,9 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
         said = failure.tail[-1].partition("m3dspy.errors.DataError: ")[2] if failure.tail else ""
         raise DataError(said) if said else failure from None
     index = read_index(out / "index.json")
-    if problems := _unlike(index, plan) or check_index(index, root, plan.caps):
-        raise DataError(_anonymous("\n".join(problems), index))
-    return index
+    if problems := _unlike(index, plan):
+        raise DataError("\n".join(problems))
+    return index, contained.check(out / "index.json", root, plan.caps)
 
 
 def read_index(path: Path) -> Index:

@@ -13,8 +13,9 @@ from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
 
-from m3dspy.errors import DataError
+from m3dspy.errors import DataError, UsageError
 
+UNREADABLE: set[str] = set()  # ids of cases that an earlier check found damaged: they get no item
 _WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|#+|\[[^\]]+\]|\{[^{}]*\}")
 _SUFFIX = re.compile(r"(\.nii\.gz|\.[A-Za-z]\w{0,4})$")
 
@@ -68,6 +69,17 @@ def relative(path: str, said_by: str) -> str:
     if spelled.startswith("/") or ".." in parts:
         raise DataError(f"{said_by} gives {path!r}, which leaves the dataset folder. Give a path relative to it.")
     return "/".join(parts)
+
+
+def existing(root: Path) -> Path:
+    """The dataset folder.
+
+    Raises: UsageError: there is no such folder.
+    """
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}. Give the folder that holds the images.")
+    return root
 
 
 def within(root: Path, folder: str) -> Path:
@@ -219,6 +231,7 @@ def items(
         for id, (_, image), label, patient in zip(
             ids([name for name, _ in images], slices), images, labels, patients, strict=True
         )
+        if id not in UNREADABLE
     ]
 
 
