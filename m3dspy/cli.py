@@ -372,7 +372,7 @@ def data_look(
     from m3dspy.workspace.looking import contained
 
     notices: list[str] = []
-    found = contained.look(folder, notice=notices.append)
+    found = contained.look(folder, notice=notices.append).fingerprint
     _say(json, {**found.model_dump(mode="json"), "notices": notices}, folder_as_text(found, notices))
 
 

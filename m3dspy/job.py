@@ -9,7 +9,7 @@ is how a run starts and how it resumes.
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,12 +28,13 @@ from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
-from m3dspy.workspace import execute, training, weights
+from m3dspy.workspace import execute, private, training, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
+PRIVATE = "private.json"  # which values identify, and the tokens that stand for them; it is sent nowhere
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
 _TRAINED = ("model", "predictions", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
@@ -82,7 +83,7 @@ def carry_on(run: Run) -> Outcome:
     Returns: how it ended: `done`.
     Raises:  Refused: the data cannot serve the request.  M3Error, Stopped: it failed; resuming goes on from there.
     """
-    with run.lock(), _told(run), disk(run.folder):
+    with run.lock(), _told(run), disk(run.folder), ExitStack() as hiding:
         reported = (run.folder / "report.md").is_file() and run.has("outcome")
         if reported and (outcome := run.load("outcome", Outcome)).status == "done":
             return outcome
@@ -90,12 +91,13 @@ def carry_on(run: Run) -> Outcome:
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
         try:
             _look(run, request)
+            hiding.enter_context(private.hiding(private.read(run.folder / PRIVATE)))
             _build(run, request, ledger)
             _train(run, request)
             found = _grade(run, request)
         except (M3Error, Stopped) as error:
             status = "refused" if isinstance(error, Refused) else "failed"
-            run.commit("outcome", _outcome(run, ledger, status, reason=str(error)))
+            run.commit("outcome", _outcome(run, ledger, status, reason=private.hidden(str(error))))
             raise
         outcome = _outcome(run, ledger, "done", grade=found)
         run.commit("outcome", outcome)
@@ -189,8 +191,15 @@ def demo_request(home: Path, trials: int) -> Request:
 def _look(run: Run, request: Request) -> None:
     if not run.has("fingerprint"):
         with run.stage("look"):
-            notice = lambda line: run.event("warning", text=line)  # noqa: E731
-            run.commit("fingerprint", contained.look(Path(request.data), notice=notice))
+            notices: list[str] = []
+            looked = contained.look(Path(request.data), notice=notices.append)
+            kept = private.Private(looked.private)
+            kept.protect([request.text])
+            private.write(kept, run.folder / PRIVATE)
+            with private.hiding(kept):
+                for line in notices:
+                    run.event("warning", text=line)
+            run.commit("fingerprint", looked.fingerprint)
 
 
 def _build(run: Run, request: Request, ledger: Ledger) -> None:

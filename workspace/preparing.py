@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from m3dspy.errors import DataError, RunFailed
 from m3dspy.signatures.values import SPLITS, Index, Plan
 from m3dspy.workspace import execute
+from m3dspy.workspace.indexes.cases import numbered
 from m3dspy.workspace.indexes.reading import without
 from m3dspy.workspace.looking import contained
+from m3dspy.workspace.private import hidden
 from m3dspy.workspace.runs import Run, write_atomic
 
 _MOST_BYTES = 512 << 20
@@ -39,7 +41,20 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
         index = without(index, set().union(*checked.unreadable.values()))
     if checked.problems:
         raise DataError(_anonymous("\n".join(checked.problems), index))
-    return index
+    return _pseudonymous(index)
+
+
+def _pseudonymous(index: Index) -> Index:
+    """The index with tokens in the ids of cases and patients: ids are what logs, predictions and reports hold."""
+    items = [item for split in SPLITS for item in index.items(split)]
+    named = iter(numbered([hidden(item.id).replace("<", "").replace(">", "") for item in items]))
+    renamed = {
+        split: tuple(
+            item.model_copy(update={"id": next(named), "patient": hidden(item.patient)}) for item in index.items(split)
+        )
+        for split in SPLITS
+    }
+    return index.model_copy(update=renamed)
 
 
 def _attempt(run: Run, plan: Plan, root: Path, trusted: bool, unsafe: bool) -> tuple[Index, contained.Checked]:
@@ -60,13 +75,19 @@ def _attempt(run: Run, plan: Plan, root: Path, trusted: bool, unsafe: bool) -> t
     try:
         for line in lines:
             run.event("log", attempt="index", text=line[:300])
+        _hide_in(log)
     except RunFailed as failure:
+        _hide_in(log)
         said = failure.tail[-1].partition("m3dspy.errors.DataError: ")[2] if failure.tail else ""
         raise DataError(said) if said else failure from None
     index = read_index(out / "index.json")
     if problems := _unlike(index, plan):
         raise DataError("\n".join(problems))
     return index, contained.check(out / "index.json", root, plan.caps)
+
+
+def _hide_in(log: Path) -> None:
+    write_atomic(log, hidden(log.read_text(errors="replace")).encode())
 
 
 def read_index(path: Path) -> Index:

@@ -198,7 +198,7 @@ def ids(names: Sequence[str], slices: bool = False) -> list[str]:
         times = Counter(text.lower() for text in out)
         longer = [times[text.lower()] > 1 and n < len(part) for text, n, part in zip(out, used, parts, strict=True)]
         if not any(longer):
-            return _numbered(out)
+            return numbered(out)
         used = [n + more for n, more in zip(used, longer, strict=True)]
 
 
@@ -207,7 +207,7 @@ def _safe(text: str) -> str:
     return clean if len(clean) <= 120 else f"{clean[:100]}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def _numbered(texts: Sequence[str]) -> list[str]:
+def numbered(texts: Sequence[str]) -> list[str]:
     """The texts, with -2, -3 .. behind those that repeat an earlier one."""
     taken: set[str] = set()
     out = []

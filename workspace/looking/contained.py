@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,10 +17,18 @@ from m3dspy.workspace import execute
 from m3dspy.workspace.indexes.cases import existing
 from m3dspy.workspace.patterns import clean
 
+T = TypeVar("T")
 SECONDS = 1800.0
 MOST_BYTES = 64 << 20
 _CODE = Path(__file__).parent / "inside"
 _KINDS = {kind.__name__: kind for kind in (DataError, UsageError)}
+
+
+class Looked(Value):
+    """A fingerprint with tokens for what could tell who a patient is, and `private`: value -> token."""
+
+    fingerprint: Fingerprint
+    private: dict[str, str]
 
 
 class Checked(Value):
@@ -30,12 +38,12 @@ class Checked(Value):
     unreadable: dict[str, tuple[str, ...]]
 
 
-def look(root: Path, *, notice: Callable[[str], None] = lambda line: None) -> Fingerprint:
+def look(root: Path, *, notice: Callable[[str], None] = lambda line: None) -> Looked:
     """As `workspace.look.look`, in the sandbox.
 
     Raises: UsageError, DataError: as there; or a file ended its reader.
     """
-    return _parsed(existing(root), {}, (), notice, Fingerprint, "fingerprint")
+    return _parsed(existing(root), {}, (), notice, Looked)
 
 
 def check(index: Path, root: Path, caps: Caps) -> Checked:
@@ -44,17 +52,12 @@ def check(index: Path, root: Path, caps: Caps) -> Checked:
     Raises: DataError: a file claims too much, or ended its reader.
     """
     arguments = ("--index", "{index}", "--caps", caps.model_dump_json())
-    return _parsed(root, {"index": index}, arguments, lambda line: None, Checked, None)
+    return _parsed(root, {"index": index}, arguments, lambda line: None, Checked)
 
 
 def _parsed(
-    root: Path,
-    mounts: dict[str, Path],
-    arguments: Sequence[str],
-    notice: Callable[[str], None],
-    kind: Any,
-    key: str | None,
-) -> Any:
+    root: Path, mounts: dict[str, Path], arguments: Sequence[str], notice: Callable[[str], None], kind: type[T]
+) -> T:
     with TemporaryDirectory(prefix="m3dspy-") as scratch:
         out, log = Path(scratch, "out"), Path(scratch, "log")
         out.mkdir()
@@ -80,7 +83,7 @@ def _parsed(
         if "error" in result:
             raise _KINDS.get(result["kind"], M3Error)(_here(result["error"], root))
         try:
-            return TypeAdapter(kind).validate_python(result[key] if key else result, strict=False)
+            return TypeAdapter(kind).validate_python(result)
         except ValidationError as error:
             raise DataError(f"What was found in {root} cannot be read: {error.errors()[0]['msg']}.") from None
 

@@ -35,9 +35,11 @@ def main() -> None:
 
 def _look(root: Path) -> dict[str, Any]:
     from m3dspy.workspace.look import look
+    from m3dspy.workspace.private import Private
 
-    found = look(root, notice=lambda line: print(json.dumps(line), flush=True))
-    return {"fingerprint": found.model_dump(mode="json")}
+    private = Private()
+    found = look(root, notice=lambda line: print(json.dumps(line), flush=True), private=private)
+    return {"fingerprint": found.model_dump(mode="json"), "private": private.values}
 
 
 def _check(path: Path, root: Path, caps: str) -> dict[str, Any]:
