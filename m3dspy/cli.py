@@ -120,6 +120,9 @@ def run(
     runs: Runs = Path("runs"),
     unsafe: Unsafe = False,
     force: Force = False,
+    show_prompts: Annotated[
+        bool, typer.Option("--show-prompts", help="print what language models would be sent, send nothing, and stop")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Build, tune and grade a model for a request on a folder of images."""
@@ -141,6 +144,13 @@ def run(
         max_calls=max_calls,
         unsafe=unsafe,
     )
+    if show_prompts:
+        from m3dspy.screen import prompts_as_text
+
+        asked = job.prompts(wanted)
+        records = [{"role": role, "messages": messages} for role, messages in asked]
+        _say(json, {"prompts": records}, prompts_as_text(asked, wanted))
+        return
     _carry_on(job.start(wanted, runs, force=force), json)
 
 

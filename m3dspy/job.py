@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from m3dspy.m3bench.grade import grade
 from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
-from m3dspy.programs.lms.ledger import Ledger
+from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned
 from m3dspy.workspace import execute, private, training, weights
@@ -75,6 +76,29 @@ def start(request: Request, home: Path, *, force: bool = False) -> Run:
     if program:
         _keep(run, program)
     return run
+
+
+def prompts(request: Request) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(role, messages) of every question up to the design, in order, exactly as they would be sent; nothing is sent.
+
+    The answers of the built-in rules stand in for those of a language model, so that only the first is sure to come
+    up word for word. Nothing is trained, and no run is left behind.
+
+    Raises: M3Error: as in a run.
+    """
+    with TemporaryDirectory(prefix="m3dspy-") as home:
+        run = start(request.model_copy(update={"lm": "rules", "routing": {}}), Path(home), force=True)
+        with run.lock(), _told(run):
+            asked = run.load("request", Request)
+            _look(run, asked)
+            builder, ledger = _builder(run, asked), Ledger(run.folder / "lm.jsonl")
+            builder.set_lm(distinct(["rules"], ledger)["rules"])
+            with (
+                private.hiding(private.read(run.folder / PRIVATE)),
+                dspy.context(adapter=dspy.ChatAdapter()),
+            ):
+                builder(run, stages=STAGES[:-1])
+            return [(line["role"], line["messages"]) for line in read_ledger(run.folder / "lm.jsonl")]
 
 
 def carry_on(run: Run) -> Outcome:

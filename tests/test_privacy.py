@@ -224,3 +224,16 @@ def test_short_numbers_are_no_identifiers():
     private = Private()
     private.add("id", "12")
     assert private.hide("12 images") == "12 images"
+
+
+def test_show_prompts_prints_what_a_run_would_send_and_leaves_nothing_behind(tmp_path, model, m3dspy):
+    base, sent = model
+    pictures(tmp_path / "data")
+    to = ("--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0)
+    status, out, _ = m3dspy("run", REQUEST, *to, "--show-prompts", "--json")
+    shown = json.loads(out)["prompts"]
+    assert (status, sent) == (0, [])
+    assert not (tmp_path / "runs").exists()
+    assert leaks(out) == []
+    assert m3dspy("run", REQUEST, *to, "--max-calls", 2)[0] == 1  # the preflight, and the first question
+    assert json.loads(sent[1])["messages"] == shown[0]["messages"]

@@ -40,7 +40,8 @@ _WORDS = {word: kind for kind, text in _KINDS.items() for word in text.split()}
 # Attributes of the Basic Application Level Confidentiality Profile, DICOM PS3.15 table E.1-1
 DICOM_TAGS = {
     "name": "PatientName OtherPatientNames PatientBirthName PatientMotherBirthName ReferringPhysicianName "
-    "OperatorsName PerformingPhysicianName PhysiciansOfRecord NameOfPhysiciansReadingStudy RequestingPhysician ResponsiblePerson "
+    "OperatorsName PerformingPhysicianName PhysiciansOfRecord NameOfPhysiciansReadingStudy RequestingPhysician "
+    "ResponsiblePerson "
     "PersonName VerifyingObserverName ScheduledPerformingPhysicianName ConsultingPhysicianName",
     "id": "PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID MilitaryRank MedicalRecordLocator "
     "RequestedProcedureID PerformedProcedureStepID DeviceSerialNumber InsurancePlanIdentification "

@@ -137,7 +137,11 @@ def of_table(seen: Seen, files: FileNames, notes: Notes) -> None:
     without = [case for case, group in files.patterns.items() if group == pattern and case not in named]
     if without:
         notes(without, f"{_count(len(without), 'file')} without a row in {path}", [pattern])
+    naming = column if names_person(seen.names[0]) else seen.names[0]
     for label in seen.labels():
+        bare = [row[naming] for row, case in zip(seen.rows, cases, strict=True) if case and is_missing(row[label])]
+        if bare:
+            notes(bare, f"{_count(len(bare), 'row')} of {path} without {clean(label, 60)}", [pattern])
         told: dict[str, set[str]] = defaultdict(set)
         for row, case in zip(seen.rows, cases, strict=True):
             if case and not is_missing(row[label]):
