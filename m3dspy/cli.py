@@ -153,6 +153,9 @@ def run(
     storage: Storage = None,
     unsafe: Unsafe = False,
     force: Force = False,
+    show_prompts: Annotated[
+        bool, typer.Option("--show-prompts", help="print what language models would be sent, send nothing, and stop")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Build, tune and grade a model for a request on a folder of images."""
@@ -177,6 +180,13 @@ def run(
         cluster=cluster,
         storage=_storage(storage),
     )
+    if show_prompts:
+        from m3dspy.screen import prompts_as_text
+
+        asked = job.prompts(wanted)
+        records = [{"role": role, "messages": messages} for role, messages in asked]
+        _say(json, {"prompts": records}, prompts_as_text(asked, wanted))
+        return
     _carry_on(job.start(wanted, runs, force=force), json)
 
 
@@ -424,10 +434,10 @@ def data_look(
 ) -> None:
     """What a folder holds: images, tables, labels, patients, and what is wrong with them."""
     from m3dspy.screen import folder_as_text
-    from m3dspy.workspace.look import look
+    from m3dspy.workspace.looking import contained
 
     notices: list[str] = []
-    found = look(folder, notice=notices.append)
+    found = contained.look(folder, notice=notices.append).fingerprint
     _say(json, {**found.model_dump(mode="json"), "notices": notices}, folder_as_text(found, notices))
 
 

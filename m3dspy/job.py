@@ -10,9 +10,10 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,16 +33,17 @@ from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.adapter import Chat
-from m3dspy.programs.lms.ledger import Ledger
+from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
-from m3dspy.workspace import execute, inventory, public, training, untrusted, weights
+from m3dspy.workspace import execute, inventory, private, public, training, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
-from m3dspy.workspace.look import look
+from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
 Listen = Callable[[dict[str, Any]], None]
+PRIVATE = "private.json"  # which values identify, and the tokens that stand for them; it is sent nowhere
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
 _TRAINED = ("predictions", "model", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
@@ -103,6 +105,26 @@ def change(run: Run, **changes: object) -> None:
             run.commit("request", run.load("request", Request).model_copy(update=given))
 
 
+def prompts(request: Request) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(role, messages) of every question up to the design, in order, exactly as they would be sent; nothing is sent.
+
+    The answers of the built-in rules stand in for those of a language model, so that only the first is sure to come
+    up word for word. Nothing is trained, and no run is left behind.
+
+    Raises: M3Error: as in a run.
+    """
+    with TemporaryDirectory(prefix="m3dspy-") as home:
+        run = start(request.model_copy(update={"lm": "rules", "routing": {}}), Path(home), force=True)
+        with run.lock(), _told(run.event):
+            asked = run.load("request", Request)
+            _look(run, asked)
+            builder, ledger = _builder(run, asked), Ledger(run.folder / "lm.jsonl")
+            builder.set_lm(distinct(["rules"], ledger)["rules"])
+            with private.hiding(private.read(run.folder / PRIVATE)), dspy.context(adapter=Chat()):
+                builder(run, stages=STAGES[:-1])
+            return [(line["role"], line["messages"]) for line in read_ledger(run.folder / "lm.jsonl")]
+
+
 def carry_on(run: Run, data: Path | None = None) -> Outcome:
     """Do what is not done yet of a run.
 
@@ -111,7 +133,7 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
     Raises:  UsageError: the dataset is not there.  DataError: it was changed.  Refused: the data cannot serve the
              request.  M3Error, Stopped: it failed; resuming goes on from there.
     """
-    with run.lock(), _told(run.event), disk(run.folder):
+    with run.lock(), _told(run.event), disk(run.folder), ExitStack() as hiding:
         if data:
             _moved(run, data)
         reported = (run.folder / "report.md").is_file() and run.has("outcome") and not run.has("more")
@@ -126,12 +148,13 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
         try:
             _look(run, request)
+            hiding.enter_context(private.hiding(private.read(run.folder / PRIVATE)))
             _build(run, request, ledger)
             _train(run, request)
             found = _grade(run, request)
         except (M3Error, Stopped) as error:
             status = "refused" if isinstance(error, Refused) else "failed"
-            run.commit("outcome", _outcome(run, ledger, status, reason=str(error)))
+            run.commit("outcome", _outcome(run, ledger, status, reason=private.hidden(str(error))))
             raise
         outcome = _outcome(run, ledger, "done", grade=found)
         run.commit("outcome", outcome)
@@ -266,8 +289,15 @@ def _search_on(run: Run, request: Request) -> None:
 def _look(run: Run, request: Request) -> None:
     if not run.has("fingerprint"):
         with run.stage("look"):
-            notice = lambda line: run.event("warning", text=line)  # noqa: E731
-            run.commit("fingerprint", look(Path(request.data), notice=notice))
+            notices: list[str] = []
+            looked = contained.look(Path(request.data), notice=notices.append)
+            kept = private.Private(looked.private)
+            kept.protect([request.text])
+            private.write(kept, run.folder / PRIVATE)
+            with private.hiding(kept):
+                for line in notices:
+                    run.event("warning", text=line)
+            run.commit("fingerprint", looked.fingerprint)
 
 
 def _build(run: Run, request: Request, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from m3dspy.errors import clean
-from m3dspy.signatures.values import Fingerprint, Group, Outcome, Score, Spread
+from m3dspy.signatures.values import Fingerprint, Group, Outcome, Request, Score, Spread
 
 _STAGES = {
     "look": "look at the data",
@@ -95,6 +96,21 @@ def verdict(outcome: Outcome) -> str:
     return (
         f"{grade.metric} {interval(grade.score)}{beside} on {grade.cases} held-out cases of {grade.patients} patients; "
         f"floor {grade.floor.value:.3f}{control}: {beats}"
+    )
+
+
+def prompts_as_text(asked: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], request: Request) -> str:
+    """Questions to language models in full, and whose answers stood in to get from one to the next."""
+    parts = []
+    for number, (role, messages) in enumerate(asked, 1):
+        parts.append(f"=== question {number}, from the {role} to {request.routing.get(role, request.lm)}")
+        parts += [f"--- {message['role']}\n{message['content']}" for message in messages]
+    return "\n".join(
+        [
+            *parts,
+            f"=== Nothing was sent. After question 1 the answers of the built-in rules stand in for those of "
+            f"{request.lm}; what it would answer shapes the later questions.",
+        ]
     )
 
 

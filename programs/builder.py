@@ -1,6 +1,6 @@
 """The four roles in a row, and the way back: from a request to a script whose smoke run ended well."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +53,14 @@ class Builder(dspy.Module):
         self.module_architect = ModuleArchitect()
         self.model_trainer = ModelTrainer()
 
-    def forward(self, run: Run, hands: Hands = Hands()) -> dspy.Prediction:
+    def forward(self, run: Run, hands: Hands = Hands(), stages: Sequence[str] = STAGES) -> dspy.Prediction:
         """`plan`, `index`, `design`: the committed values. What is committed already is not asked again.
 
+        Args: stages: as far as this, the script left out where only the prompts are wanted.
         Raises: Refused, DataError, RunFailed, LMFailed, NoSandbox.
         """
         complaint = _sent_back(run)
-        while stage := next((stage for stage in STAGES if not run.has(stage)), None):
+        while stage := next((stage for stage in stages if not run.has(stage)), None):
             try:
                 with run.stage(stage):
                     getattr(self, f"_{stage}")(run, hands, complaint)

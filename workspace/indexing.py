@@ -13,7 +13,9 @@ What a helper leaves out it prints, one line a reason; what it cannot do is a Da
 
 import argparse
 import inspect
+import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from pydantic import ValidationError
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Task
+from m3dspy.workspace.indexes import cases
 from m3dspy.workspace.indexes.anomalies import from_anomalies
 from m3dspy.workspace.indexes.checking import check_index, summary
 from m3dspy.workspace.indexes.forms import from_json, write_m3builder
@@ -58,6 +61,8 @@ def arguments() -> tuple[Path, Path]:
     given = parser.parse_args()
     if not given.data.is_dir():
         raise DataError(f"--data {given.data} is not a folder.")
+    damaged = Path(sys.argv[0]).parent / "unreadable.json"
+    cases.UNREADABLE.update(json.loads(damaged.read_text()) if damaged.is_file() else ())
     return given.data, given.out
 
 

@@ -8,8 +8,10 @@ files is cleaned and short. What the person gets to see are the notices: the sam
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import ClassFolders, Document, Fingerprint, Pair
@@ -17,39 +19,55 @@ from m3dspy.workspace import sources
 from m3dspy.workspace.indexes.pairing import pairs
 from m3dspy.workspace.looking import findings
 from m3dspy.workspace.looking.columns import FileNames, files_named, look_at
-from m3dspy.workspace.looking.documents import document, is_document, is_records
+from m3dspy.workspace.looking.documents import MAX_BYTES, document, is_document, is_records
 from m3dspy.workspace.looking.findings import Notes
 from m3dspy.workspace.looking.measuring import Measured, group_of, lookalikes, looks_like_mask, measure, spread
 from m3dspy.workspace.looking.patients import patient_keys
 from m3dspy.workspace.looking.tree import Family, Tree, families, scan, suffix_of
-from m3dspy.workspace.patterns import clean, masked
+from m3dspy.workspace.patterns import clean, is_role, masked, word_set, words
+from m3dspy.workspace.private import TOKEN, Private, hidden, hiding, of_dicom, of_json, of_rows, of_text
 from m3dspy.workspace.tables import TABLE_SUFFIXES, read_json, read_table
 
 MOST = 12  # groups, tables, pairs ... that a fingerprint holds
 MOST_TEXTS = 4 * MOST  # tables and documents that are read
 COMPARED = 24  # pairs whose grids are compared
 TOLERANCE = 0.01  # relative difference of spacings
+DESCRIBING = word_set("label labels class classes dataset annotation annotations truth groundtruth metadata")
+SAMPLED_HEADERS = 2000  # DICOM files whose tags are searched for persons
+PATHS = word_set("pattern folder path names_files image mask parent table part")
 Rows = tuple[list[str], list[dict[str, str]]]
 
 
-def look(root: Path, *, sample: int = 200, notice: Callable[[str], None] = lambda line: None) -> Fingerprint:
+def look(
+    root: Path,
+    *,
+    sample: int = 200,
+    notice: Callable[[str], None] = lambda line: None,
+    private: Private | None = None,
+) -> Fingerprint:
     """What the folder holds: groups of images, tables, class folders, pairs, patient keys, documents, warnings.
 
     Args:
         sample: files of each group whose headers are read, evenly spread; voxels are read of as many of these as make
             24 MB on disk, five at least.
         notice: called with each warning as the person should read it, with the files' real names.
+        private: is given what could tell who a patient is; in the fingerprint tokens stand for it.
     Raises:
-        UsageError: there is no such folder.  DataError: it is empty, or holds no image that can be read.
+        UsageError: there is no such folder.  DataError: it is empty, holds no image that can be read, or cannot be
+            trained on: every file and row that stands against it is named.
     """
     root = Path(root)
     notes = Notes(notice)
     tree = scan(root)
     findings.of_walk(tree, notes)
     _check_images(root, tree)
-    raw, documents = _texts(root, tree, notes)
+    raw, documents, damaged = _texts(root, tree, notes)
     found = _measured(root, tree, raw, sample, notes)
     images = [measured for measured in found if not measured.is_mask]
+    if declared := _declared(root, tree):
+        for measured in found:
+            if measured.is_mask:
+                findings.of_declared(measured, declared, notes)
     files = FileNames(measured.family for measured in found)
     tables = [look_at(clean(masked(path)), *table, files) for path, table in raw.items()]
     for seen in tables:
@@ -63,11 +81,19 @@ def look(root: Path, *, sample: int = 200, notice: Callable[[str], None] = lambd
         "documents": documents,
     }
     cases = {case: paths for measured in images for case, paths in measured.cases.items()}
-    findings.of_classes(root, tree, findings.labelled(images, tables), cases, notes)
+    ways = findings.labelled(images, tables)
+    findings.of_classes(root, tree, ways, cases, notes)
+    if not parts["pairs"]:
+        findings.of_no_choice(ways, notes)
+    for path, error in damaged.items():
+        if DESCRIBING.intersection(words(Path(path).stem)) or not (ways or parts["pairs"]):
+            notes.refuse((), error)
+    if notes.refused:
+        raise DataError(f"{root} cannot be used: {'; '.join(notes.refused)}. Correct or remove what is named.")
     for what, values in parts.items():
         if len(values) > MOST:
             notes((), f"{len(values) - MOST} more {what.replace('_', ' ')} are not listed")
-    return Fingerprint(
+    found_out = Fingerprint(
         files=len(tree.sizes),
         megabytes=round(sum(tree.sizes.values()) / 1e6, 2),
         formats=dict(tree.formats.most_common(MOST)),
@@ -75,6 +101,38 @@ def look(root: Path, *, sample: int = 200, notice: Callable[[str], None] = lambd
         warnings=notes.shown(),
         **{what: tuple(values[:MOST]) for what, values in parts.items()},
     )
+    if private is None:
+        return found_out
+    _identify(root, tree, raw, images, private)
+    private.protect(label for way in ways for label in set(way.classes.values()))
+    private.protect(part for path in tree.sizes for part in path.split("/")[:-1] if is_role(part))
+    with hiding(private):
+        return Fingerprint.model_validate(_without_tokens(hidden(found_out.model_dump())))
+
+
+def _identify(root: Path, tree: Tree, raw: Mapping[str, Rows], images: Sequence[Measured], private: Private) -> None:
+    """Gather what tables, documents and DICOM headers say of persons."""
+    for columns, rows in raw.values():
+        of_rows(private, columns, rows)
+    texts = [path for path in tree.others if is_document(path) and path not in raw and tree.sizes[path] <= MAX_BYTES]
+    for path in sorted(texts, key=lambda path: (path.count("/"), path))[:MOST_TEXTS]:
+        if suffix_of(path) == ".json":
+            with suppress(DataError):
+                of_json(private, read_json(root / path))
+        else:
+            of_text(private, (root / path).read_bytes().decode("utf-8", "replace"))
+    files = [file for measured in images if measured.family.format == "dicom" for file in measured.family.files]
+    if files:
+        of_dicom(private, [root / file for file in spread(files, SAMPLED_HEADERS)])
+
+
+def _without_tokens(value: Any, path: bool = False) -> Any:
+    """Paths with a wildcard for each token: they are patterns, by which the files are found again."""
+    if isinstance(value, dict):
+        return {key: _without_tokens(entry, key in PATHS) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_without_tokens(entry, path) for entry in value)
+    return TOKEN.sub("*", value) if path and isinstance(value, str) else value
 
 
 def _check_images(root: Path, tree: Tree) -> None:
@@ -101,7 +159,7 @@ def _measured(root: Path, tree: Tree, raw: Mapping[str, Rows], sample: int, note
         findings.of_images(measured, notes)
     readable = [measured for measured in found if measured.headers]
     if not readable:
-        file, wrong = found[0].faults[0]
+        file, wrong = (*found[0].oversized, *found[0].faults)[0]
         raise DataError(f"No image in {root} can be read: {clean(file)} {clean(wrong)}. Give whole images.")
     return readable
 
@@ -115,10 +173,11 @@ def _named_singly(family: Family, raw: Mapping[str, Rows]) -> bool:
     return any(2 * len(set(cases)) > len(family.files) for cases in named)
 
 
-def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Rows], list[Document]]:
-    """The tables by path, and the documents, those that lie highest first; damaged ones are told and left out."""
+def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Rows], list[Document], dict[str, str]]:
+    """The tables by path, and the documents, those that lie highest first; and what is wrong with damaged ones."""
     tables: dict[str, Rows] = {}
     documents: list[Document] = []
+    damaged: dict[str, str] = {}
     wanted = [path for path in tree.others if suffix_of(path) in TABLE_SUFFIXES or is_document(path)]
     if len(wanted) > MOST_TEXTS:
         notes((), f"{len(wanted) - MOST_TEXTS} more tables and documents are not read")
@@ -130,8 +189,20 @@ def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Rows], list[
             elif text := document(root, path):
                 documents.append(text)
         except (DataError, OSError) as error:
-            notes((), f"{path.removesuffix(Path(path).name)}{error}")
-    return tables, documents
+            damaged[path] = f"{path.removesuffix(Path(path).name)}{error}".rstrip(".")
+            notes((), damaged[path])
+    return tables, documents, damaged
+
+
+def _declared(root: Path, tree: Tree) -> list[int]:
+    """The voxel values that a dataset.json lists under "labels", in either direction; [] where there is none."""
+    try:
+        listed = read_json(root / "dataset.json") if "dataset.json" in tree.others else None
+    except DataError:
+        return []
+    labels = listed.get("labels") if isinstance(listed, dict) else None
+    said = [str(side) for pair in labels.items() for side in pair] if isinstance(labels, dict) else []
+    return [int(word) for word in said if word.isdigit()]
 
 
 # ------------------------------------------------------------------------------------------------ what belongs together

@@ -1,5 +1,6 @@
 """Run a prepare.py on a dataset, and believe nothing of its index that was not checked."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,10 @@ from pydantic import ValidationError
 from m3dspy.errors import DataError, RunFailed
 from m3dspy.signatures.values import SPLITS, Index, Plan
 from m3dspy.workspace import execute, untrusted
-from m3dspy.workspace.indexing import check_index
+from m3dspy.workspace.indexes.cases import numbered
+from m3dspy.workspace.indexes.reading import without
+from m3dspy.workspace.looking import contained
+from m3dspy.workspace.private import hidden
 from m3dspy.workspace.runs import Run, write_atomic
 
 _MOST_BYTES = 512 << 20
@@ -24,10 +28,40 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
     folder = run.folder / "prepare"
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "prepare.py", f"{code.rstrip()}\n".encode())
+    (folder / "unreadable.json").unlink(missing_ok=True)
+    index, checked = _attempt(run, plan, root, trusted, unsafe)
+    if checked.unreadable:
+        for why, ids in checked.unreadable.items():
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            run.event("warning", text=f"left out, {', '.join(ids[:3])}{more}: {why}")
+        damaged = sorted(set().union(*checked.unreadable.values()))
+        write_atomic(folder / "unreadable.json", json.dumps(damaged).encode())
+        index, checked = _attempt(run, plan, root, trusted, unsafe)
+        index = without(index, set().union(*checked.unreadable.values()))
+    if checked.problems:
+        raise DataError(_anonymous("\n".join(checked.problems), index))
+    return _pseudonymous(index)
+
+
+def _pseudonymous(index: Index) -> Index:
+    """The index with tokens in the ids of cases and patients: ids are what logs, predictions and reports hold."""
+    items = [item for split in SPLITS for item in index.items(split)]
+    named = iter(numbered([hidden(item.id).replace("<", "").replace(">", "") for item in items]))
+    renamed = {
+        split: tuple(
+            item.model_copy(update={"id": next(named), "patient": hidden(item.patient)}) for item in index.items(split)
+        )
+        for split in SPLITS
+    }
+    return index.model_copy(update=renamed)
+
+
+def _attempt(run: Run, plan: Plan, root: Path, trusted: bool, unsafe: bool) -> tuple[Index, contained.Checked]:
+    """The index that prepare.py writes, and what is wrong with it."""
     out, log = run.attempt("index"), run.log("index")
     log.unlink(missing_ok=True)
     lines = execute.stream(
-        folder,
+        run.folder / "prepare",
         "prepare.py",
         ["--data", "{data}", "--out", "{out}"],
         out=out,
@@ -40,13 +74,19 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
     try:
         for line in lines:
             run.event("log", attempt="index", text=untrusted.clean(line)[:300])
+        _hide_in(log)
     except RunFailed as failure:
+        _hide_in(log)
         said = failure.tail[-1].partition("m3dspy.errors.DataError: ")[2] if failure.tail else ""
         raise DataError(said) if said else failure from None
     index = read_index(out)
-    if problems := _unlike(index, plan) or check_index(index, root, plan.caps):
-        raise DataError(_anonymous("\n".join(problems), index))
-    return index
+    if problems := _unlike(index, plan):
+        raise DataError("\n".join(problems))
+    return index, contained.check(out / "index.json", root, plan.caps)
+
+
+def _hide_in(log: Path) -> None:
+    write_atomic(log, hidden(log.read_text(errors="replace")).encode())
 
 
 def read_index(folder: Path) -> Index:

@@ -39,6 +39,7 @@ from pydantic import TypeAdapter, ValidationError
 from m3dspy.errors import DataError, M3Error, RunFailed, UsageError
 from m3dspy.signatures.values import Request
 from m3dspy.workspace import untrusted
+from m3dspy.workspace.private import hidden
 
 T = TypeVar("T")
 HOME = Path("runs")
@@ -165,7 +166,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ events
     def event(self, kind: str, **data: object) -> None:
         """Append one line to `events.jsonl`; only the holder of the lock writes."""
-        record = {"time": round(time.time(), 3), "kind": kind, **data}
+        record = {"time": round(time.time(), 3), "kind": kind, **hidden(data)}
         with disk(self.folder):
             file = os.open(self.folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from m3dspy.errors import DataError
+from m3dspy.workspace.sources import at_work
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".json")
 MAX_BYTES = 512 << 20
@@ -39,6 +40,11 @@ def read_table(path: Path) -> Table:
         raise DataError(f"There is no table {path.name}.")
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path.name} is larger than {MAX_BYTES >> 20} MB; cut it down to the columns that matter.")
+    with at_work(path):
+        return _read(path)
+
+
+def _read(path: Path) -> Table:
     match path.suffix.lower():
         case ".csv" | ".tsv":
             return _table(path, _csv_lines(path))
@@ -58,7 +64,11 @@ def read_json(path: Path) -> Any:
         raise DataError(f"There is no file {path.name}.")
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
-    text = _text(path)
+    with at_work(path):
+        return _json(path, _text(path))
+
+
+def _json(path: Path, text: str) -> Any:
     try:
         try:
             return json.loads(text)

@@ -19,6 +19,7 @@ from m3dspy.errors import LMFailed, M3Error, Stopped, UsageError, unknown
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.rules import MODEL as RULES_MODEL
 from m3dspy.programs.lms.rules import RulesEngine
+from m3dspy.workspace.private import hidden
 
 _BARE = {"gpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai", "claude-": "anthropic", "gemini-": "gemini"}
 KEYS = {
@@ -79,6 +80,7 @@ class M3dLM(dspy.LM):
         return self  # DSPy copies the LM with every program, and its history with it
 
     def __call__(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+        prompt, messages = hidden(prompt), hidden(messages)
         key = self._key(prompt, messages, kwargs)
         with self.ledger.asking(key) as known:
             if not known:

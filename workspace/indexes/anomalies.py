@@ -61,7 +61,8 @@ def from_anomalies(
         | ({"mask": mask_of[image]} if image in mask_of else {})
         | ({"about": about} if about else {})
         | ({"split": "test"} if image in tests else {})
-        for item, image in zip(made, order, strict=True)
+        for item in made
+        for image in [item["image"]]
     ]
 
 

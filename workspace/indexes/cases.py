@@ -13,8 +13,9 @@ from hashlib import blake2b
 from itertools import takewhile
 from pathlib import Path
 
-from m3dspy.errors import DataError
+from m3dspy.errors import DataError, UsageError
 
+UNREADABLE: set[str] = set()  # ids of cases that an earlier check found damaged: they get no item
 _WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|#+|\[[^\]]+\]|\{[^{}]*\}")
 _SUFFIX = re.compile(r"(\.nii\.gz|\.[A-Za-z]\w{0,4})$")
 
@@ -68,6 +69,17 @@ def relative(path: str, said_by: str) -> str:
     if spelled.startswith("/") or ".." in parts:
         raise DataError(f"{said_by} gives {path!r}, which leaves the dataset folder. Give a path relative to it.")
     return "/".join(parts)
+
+
+def existing(root: Path) -> Path:
+    """The dataset folder.
+
+    Raises: UsageError: there is no such folder.
+    """
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"{root} {what}. Give the folder that holds the images.")
+    return root
 
 
 def within(root: Path, folder: str) -> Path:
@@ -186,7 +198,7 @@ def ids(names: Sequence[str], slices: bool = False) -> list[str]:
         times = Counter(text.lower() for text in out)
         longer = [times[text.lower()] > 1 and n < len(part) for text, n, part in zip(out, used, parts, strict=True)]
         if not any(longer):
-            return _numbered(out)
+            return numbered(out)
         used = [n + more for n, more in zip(used, longer, strict=True)]
 
 
@@ -195,7 +207,7 @@ def _safe(text: str) -> str:
     return clean if len(clean) <= 120 else f"{clean[:100]}-{blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def _numbered(texts: Sequence[str]) -> list[str]:
+def numbered(texts: Sequence[str]) -> list[str]:
     """The texts, with -2, -3 .. behind those that repeat an earlier one."""
     taken: set[str] = set()
     out = []
@@ -219,6 +231,7 @@ def items(
         for id, (_, image), label, patient in zip(
             ids([name for name, _ in images], slices), images, labels, patients, strict=True
         )
+        if id not in UNREADABLE
     ]
 
 

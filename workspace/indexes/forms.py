@@ -152,7 +152,8 @@ def _located(root: Path, base: str, path: str, records: Sequence[Mapping[str, An
         [None if patient is None else str(patient) for *_, patient, _ in made],
         slices=not isinstance(made[0][0], str),
     )
-    return [item | ({"split": given} if given else {}) for item, (*_, given) in zip(built, made, strict=True)]
+    split_of = {str(found): given for found, *_, given in made}
+    return [item | ({"split": given} if (given := split_of[str(item["image"])]) else {}) for item in built]
 
 
 def _is_image(label: str | list) -> bool:

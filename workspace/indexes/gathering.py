@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from posixpath import join
+from typing import Any
 
 from m3dspy.errors import DataError
 from m3dspy.workspace.indexes.cases import (
@@ -21,6 +22,7 @@ from m3dspy.workspace.indexes.cases import (
 )
 from m3dspy.workspace.indexes.pairing import pairs
 from m3dspy.workspace.indexes.splitting import split_named
+from m3dspy.workspace.patterns import clean
 from m3dspy.workspace.sources import IMAGE_SUFFIXES, source_of
 from m3dspy.workspace.tables import read_table
 
@@ -73,7 +75,9 @@ def from_table(
     """
     path = _one_table(root, table)
     columns, rows = read_table(root / path)
-    _check_columns(path, columns, (file_column, label_column, patient_column, split_column))
+    asked = [_named_as_shown(name, columns) for name in (file_column, label_column, patient_column, split_column)]
+    _check_columns(path, columns, asked)
+    file_column, label_column, patient_column, split_column = asked
     wanted = {str(cell).strip(): label for cell, label in labels.items()}
     _check_cells(path, label_column, wanted, Counter(row[label_column].strip() for row in rows))
 
@@ -123,7 +127,10 @@ def from_table(
     label_of, person_of, split_of = zip(*(chosen[case][1] for case in order), strict=True)
     people = person_of if patient_column else patients(order, fixed_folder(images), patient, slices)
     made = items([(case, found[case]) for case in order], label_of, people, slices)
-    return [item | {"split": given} for item, given in zip(made, split_of, strict=True)] if split_column else made
+    if not split_column:
+        return made
+    given = {_key(found[case]): name for case, name in zip(order, split_of, strict=True)}
+    return [item | {"split": given[_key(item["image"])]} for item in made]
 
 
 def from_folders(
@@ -189,6 +196,10 @@ def from_pairs(root: Path, *, images: str, masks: str, patient: str | None = Non
     return items([(case, found[case]) for case in paired], [mask_of[case] for case in used], people, slices)
 
 
+def _key(image: str | list[str]) -> str:
+    return image if isinstance(image, str) else image[0]
+
+
 def _one_table(root: Path, table: str) -> str:
     path = relative(table, "table")
     if (root / path).is_file():
@@ -197,6 +208,11 @@ def _one_table(root: Path, table: str) -> str:
     if len(matches) != 1:
         raise DataError(f"{len(matches)} files match the table {table!r}: {', '.join(matches[:5])}. Name one of them.")
     return matches[0]
+
+
+def _named_as_shown(name: str | None, columns: Iterable[str]) -> Any:
+    """The column of that name, also where the fingerprint showed its name cleaned and cut."""
+    return name if name in columns else next((column for column in columns if clean(column, 60) == name), name)
 
 
 def _check_columns(path: str, columns: Iterable[str], asked: Iterable[str | None]) -> None:

@@ -23,7 +23,8 @@ def split(
     """Three lists: training, validation, test. A patient is never divided; each class is spread in proportion.
 
     `validation`, `test`: shares of the cases. Items that carry a `split` (split_column, lists of a JSON file) keep it;
-    only what the dataset does not give is carved out of its training cases.
+    only what the dataset does not give is carved out of its training cases. An official split that divides a patient,
+    or leaves a class out of the test cases, is said and not used.
 
     Example: splits = ix.split(items, seed=0, validation=0.15, test=0.2)
     """
@@ -82,16 +83,21 @@ def _case(item: Mapping) -> str:
 
 
 def _given(items: Sequence[Mapping]) -> dict[str, Split]:
-    """Patient -> the split that the dataset gives; training where it gives none."""
-    given: dict[str, Split] = {}
+    """Patient -> the split that the dataset gives; training where it gives none, or one that cannot be used."""
+    lists: dict[str, set[Split]] = defaultdict(set)
+    classes: dict[Split, set[str]] = defaultdict(set)
     for item in items:
-        here = item.get("split", "training")
-        if given.setdefault(item["patient"], here) != here:
-            raise DataError(
-                f"The dataset's own lists put patient {item['patient']!r} into {given[item['patient']]} and {here}. "
-                "Drop the key 'split' from the items before split()."
-            )
-    return given
+        here: Split = item.get("split", "training")
+        lists[item["patient"]].add(here)
+        classes[here].update(labels_of(item))
+    if divided := sum(len(found) > 1 for found in lists.values()):
+        why = f"it puts {divided} of {len(lists)} patients into several lists"
+    elif "test" in classes and (missing := sorted(classes["training"] - classes["test"])):
+        why = f"its test cases hold no {', '.join(missing[:6])}"
+    else:
+        return {patient: next(iter(found)) for patient, found in lists.items()}
+    print(f"the dataset's own split is not used: {why}")
+    return dict.fromkeys(lists, "training")
 
 
 def _rank(patient: str, seed: int) -> bytes:

@@ -64,6 +64,16 @@ def names_person(name: str) -> bool:
     return bool(PERSON.intersection(words(name)))
 
 
+def leaves(cell: str) -> bool:
+    """Whether a cell that names a file leads out of the folder: upwards, to a home folder, or to a system's own.
+
+    >>> leaves("../x.png"), leaves("a\\\\..\\\\x.png"), leaves("/etc/passwd"), leaves("/data/x.png"), leaves("..b.png")
+    (True, True, True, False, False)
+    """
+    path = cell.strip().replace("\\", "/")
+    return ".." in path.split("/") or path.startswith(("~", "/etc/", "/proc/", "/dev/", "/sys/", "/root/"))
+
+
 def is_missing(cell: str) -> bool:
     return cell.strip().lower() in MISSING
 

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from m3dspy.signatures.values import Pair
-from m3dspy.workspace.looking.columns import FileNames, Seen, is_missing, names_person
+from m3dspy.workspace.looking.columns import FileNames, Seen, is_missing, leaves, names_person
 from m3dspy.workspace.looking.measuring import Measured
 from m3dspy.workspace.looking.patients import patients_of
 from m3dspy.workspace.looking.tree import Tree, suffix_of
@@ -26,6 +26,7 @@ class Notes:
     def __init__(self, notice: Callable[[str], None]):
         self._notice = notice
         self._kept: dict[str, None] = {}
+        self.refused: list[str] = []
 
     def __call__(self, names: Sequence[str], text: str, patterns: Iterable[str] | None = None) -> None:
         """`names: text`. `patterns`: what is shown in place of the names; None where these are no files' names."""
@@ -33,6 +34,10 @@ class Notes:
         if patterns is not None:
             names = [pattern for pattern, _ in Counter(patterns).most_common(SHOWN)]
         self._kept[clean(masked(_line(names, text)), 240)] = None
+
+    def refuse(self, names: Sequence[str], text: str) -> None:
+        """`names: text`, for which the dataset cannot be used; it is refused once everything was looked at."""
+        self.refused.append(_line([clean(name) for name in names], text).rstrip("."))
 
     def shown(self) -> tuple[str, ...]:
         """The warnings without files' names."""
@@ -73,6 +78,15 @@ def of_images(found: Measured, notes: Notes) -> None:
         notes(files, why if len(files) == 1 else f"{why} ({len(files)} files)", [pattern])
     if len(whys) > REASONS:
         notes([pattern], f"more files are damaged, for {len(whys) - REASONS} more reasons")
+    oversized: dict[str, list[str]] = defaultdict(list)
+    for file, why in dict.fromkeys(found.oversized):
+        oversized[clean(why, 160)].append(file)
+    for why, files in oversized.items():
+        notes.refuse(files, why)
+    if found.is_mask:
+        torn = [found.cases[case][0] for case, seen in found.voxels.items() if len(seen.pool) and not seen.values]
+        if torn:
+            notes(torn, "is no mask: its values are not few and whole", [pattern])
     if found.series > 1:
         notes([pattern], f"a folder holds up to {found.series} DICOM series; sort them into a folder each")
     kinds = {
@@ -93,6 +107,8 @@ def of_pair(
     """Masks on another grid than their image (image, mask, how they differ), and cases without their other half."""
     for image, mask, how in differ[:SHOWN]:
         notes([image, mask], f"the mask does not fit its image, {how}", [pair.image, pair.mask])
+        if how.endswith("voxels"):
+            notes.refuse([image, mask], f"the mask does not fit its image, {how}")
     if len(differ) > SHOWN:
         notes([pair.mask], f"{len(differ) - SHOWN} more sampled masks do not fit their images")
     for what, cases in lonely.items():
@@ -110,6 +126,10 @@ def of_table(seen: Seen, files: FileNames, notes: Notes) -> None:
         return
     cases = seen.cases[column]
     pattern = next(files.patterns[case] for case in cases if case)
+    outside = [number for number, row in enumerate(seen.rows, 2) if leaves(row[column])]
+    if outside:
+        numbers = ", ".join(f"row {number}" for number in outside[: 2 * SHOWN])
+        notes.refuse([path], f"{numbers}: a path that leaves the dataset folder")
     rows = [row[column] for row, case in zip(seen.rows, cases, strict=True) if not case and not is_missing(row[column])]
     if rows:
         notes(rows, f"{_count(len(rows), 'row')} of {path} without a file", [pattern])
@@ -117,7 +137,11 @@ def of_table(seen: Seen, files: FileNames, notes: Notes) -> None:
     without = [case for case, group in files.patterns.items() if group == pattern and case not in named]
     if without:
         notes(without, f"{_count(len(without), 'file')} without a row in {path}", [pattern])
+    naming = column if names_person(seen.names[0]) else seen.names[0]
     for label in seen.labels():
+        bare = [row[naming] for row, case in zip(seen.rows, cases, strict=True) if case and is_missing(row[label])]
+        if bare:
+            notes(bare, f"{_count(len(bare), 'row')} of {path} without {clean(label, 60)}", [pattern])
         told: dict[str, set[str]] = defaultdict(set)
         for row, case in zip(seen.rows, cases, strict=True):
             if case and not is_missing(row[label]):
@@ -165,7 +189,7 @@ def of_classes(
     """One class only, a class of one patient, and the same bytes in two classes. `files`: case -> its files."""
     for way in ways:
         if len(set(way.classes.values())) == 1:
-            notes([way.where], f"one class only, {clean(next(iter(way.classes.values())), 60)}")
+            notes([way.where], _one_class(way))
             continue
         patients: dict[str, set[str]] = defaultdict(set)
         for case, label in way.classes.items():
@@ -177,6 +201,26 @@ def of_classes(
         for one, other in _same_bytes(root, tree, way, files)[:SHOWN]:
             labels = f"{clean(way.classes[one], 60)} and {clean(way.classes[other], 60)}"
             notes([one, other], f"the same image in two classes, {labels}", [way.where])
+
+
+def of_no_choice(ways: Sequence[Labelled], notes: Notes) -> None:
+    """Every way to tell the classes gives one class only."""
+    if ways and all(len(set(way.classes.values())) == 1 for way in ways):
+        for way in ways:
+            notes.refuse([way.where], _one_class(way))
+
+
+def _one_class(way: Labelled) -> str:
+    return f"one class only, {clean(next(iter(way.classes.values())), 60)} ({_count(len(way.classes), 'image')})"
+
+
+def of_declared(found: Measured, declared: Iterable[int], notes: Notes) -> None:
+    """Masks with values that the dataset's own list of labels does not have."""
+    known = {0, *declared}
+    for case, seen in found.voxels.items():
+        if strange := [value for value in seen.values if value not in known]:
+            shown = ", ".join(map(str, strange[:6]))
+            notes(found.cases[case], f"holds values that dataset.json does not list: {shown}", [found.family.pattern])
 
 
 def _same_bytes(root: Path, tree: Tree, way: Labelled, files: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from m3dspy.workspace import sources
 from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.tree import Family, Part
 from m3dspy.workspace.patterns import is_mask_name
-from m3dspy.workspace.sources import Header
+from m3dspy.workspace.sources import Header, Oversized
 
 STACKS = 40  # slice folders and series whose headers are read; each takes all its files
 LEAST_READ = 5  # images whose voxels are read, however large
@@ -43,13 +43,14 @@ class Voxels:
 
 @dataclass
 class Measured:
-    """A family's sampled cases. `faults`: (file, what is wrong with it)."""
+    """A family's sampled cases. `faults`: (file, what is wrong with it); `oversized`: those that claim too much."""
 
     family: Family
     cases: dict[str, list[str]]
     headers: dict[str, Header] = field(default_factory=dict)
     voxels: dict[str, Voxels] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    oversized: list[tuple[str, str]] = field(default_factory=list)
     series: int = 1  # most DICOM series in one folder
 
     @property
@@ -155,7 +156,8 @@ def _judged(found: Measured, case: str) -> Iterator[None]:
             yield
         except (ValueError, OSError) as error:
             found.headers.pop(case, None)
-            found.faults.append(_fault(found.cases[case], str(error)))
+            fault = _fault(found.cases[case], str(error))
+            (found.oversized if isinstance(error, Oversized) else found.faults).append(fault)
     found.faults += [_fault(found.cases[case], str(line.message)) for line in told if line.category is UserWarning]
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Literal
 
-from m3dspy.errors import DataError, UsageError
-from m3dspy.workspace.indexes.cases import natural
+from m3dspy.errors import DataError
+from m3dspy.workspace.indexes.cases import existing, natural
 from m3dspy.workspace.patterns import (
     could_be_class,
     is_id,
@@ -109,11 +109,8 @@ def scan(root: Path) -> Tree:
 
     Raises: UsageError: no such folder.  DataError: it cannot be read.
     """
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise UsageError(f"{root} {what}. Give the folder that holds the images.")
     tree = Tree(Folder(""))
-    inside, waiting, order = root.resolve(), [tree.top], []
+    inside, waiting, order = existing(root).resolve(), [tree.top], []
     while waiting:
         here = waiting.pop()
         order.append(here)

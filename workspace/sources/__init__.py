@@ -29,9 +29,19 @@ from types import ModuleType
 
 import numpy as np
 
-from ._common import Header, Unreadable, reading
+from ._common import Header, Oversized, Unreadable, at_work, keep_journal, reading
 
-__all__ = ["IMAGE_SUFFIXES", "Header", "Unreadable", "header", "read", "source_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Header",
+    "Oversized",
+    "Unreadable",
+    "at_work",
+    "header",
+    "keep_journal",
+    "read",
+    "source_of",
+]
 
 Paths = str | Path | Sequence[str | Path]
 

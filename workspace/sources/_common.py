@@ -1,10 +1,12 @@
 """What the readers share: the header they give, and how they say that a file is broken."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 
@@ -26,6 +28,10 @@ class Header:
     dtype: str = ""
 
 
+class Claim(ValueError):
+    """A header claims more than any image holds; inside `reading` it becomes Oversized."""
+
+
 class Unreadable(ValueError):
     """A file that cannot be read, as one line: `<file name>: <what is wrong>`."""
 
@@ -34,9 +40,43 @@ class Unreadable(ValueError):
         super().__init__("".join(c if c.isprintable() else "?" for c in f"{path.name}: {line}"))
 
 
+class Oversized(Unreadable):
+    """A file whose header claims more than any image holds: broken, or made to fill the memory."""
+
+
+_NAME = 4096  # bytes a thread has in the journal
+_slots: dict[int, int] = {}
+_journal: list[int] = []
+
+
+def keep_journal(path: Path) -> None:
+    """From now on the names of the files at work stand in `path`, for whoever finds this process killed by one."""
+    _journal[:] = [os.open(path, os.O_WRONLY | os.O_CREAT)]
+
+
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Book a file in the journal while the block runs, if there is one."""
+    if not _journal:
+        yield
+        return
+    place = _NAME * _slots.setdefault(get_ident(), len(_slots))
+    os.pwrite(_journal[0], os.fsencode(path)[: _NAME - 1].ljust(_NAME - 1) + b"\n", place)
+    try:
+        yield
+    finally:
+        os.pwrite(_journal[0], b" " * (_NAME - 1) + b"\n", place)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Whatever a parser raises inside, given what it was fed, leaves as one line that names the file."""
+    with at_work(path), _told(path):
+        yield
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
         if not path.is_file():
             raise ValueError("is not a file" if path.exists() else "does not exist")
@@ -45,6 +85,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except Unreadable:
         raise
+    except Claim as error:
+        raise Oversized(path, str(error)) from error
     except ValueError as error:
         raise Unreadable(path, str(error)) from error
     except MemoryError as error:
@@ -63,7 +105,7 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype) -> None:
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"its shape is {_times(shape)}; an image needs two or more axes, each of 1 or more")
     if prod(shape) * dtype.itemsize > MAX_BYTES:
-        raise ValueError(f"its header claims {_times(shape)} voxels of {dtype}, which is more than 4 GiB")
+        raise Claim(f"its header claims {_times(shape)} voxels of {dtype}, which is more than 4 GiB")
 
 
 def _times(shape: tuple[int, ...]) -> str:

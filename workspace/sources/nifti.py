@@ -1,6 +1,7 @@
 """NIfTI and what else nibabel reads as an image in space: MGH, Analyze pairs, AFNI, Philips PAR/REC."""
 
 import gzip
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ._common import MAX_BYTES, Header, axis_codes, check_size, native, spacing_
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".img", ".head", ".par")
 _MAX_HEADER = 64 << 20  # bytes before the voxels; extensions may carry a DICOM header, hardly more
+_GAIN = 1100  # most that deflate can gain
 _MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
@@ -71,6 +73,9 @@ def _open(path: Path) -> Any:
     if getattr(image.dataobj, "offset", 0) > _MAX_HEADER:
         raise ValueError(f"has a header of more than {_MAX_HEADER >> 20} MiB")
     check_size(_shape(image), _dtype(image))
+    claimed = prod(_shape(image)) * image.get_data_dtype().itemsize
+    if isinstance(image.file_map["image"].fileobj, _Limited) and claimed > _GAIN * path.stat().st_size:
+        raise ValueError(f"is cut short, or its header claims too much: {claimed} bytes of voxels")
     return image
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._common import Header, Unreadable, check_size, native, reading
+from ._common import Claim, Header, Unreadable, check_size, native, reading
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
 SLICES = True
@@ -91,7 +91,7 @@ def _open(path: Path) -> Any:
         try:
             return Image.open(path, formats=_FORMATS)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ValueError(f"claims too many pixels: {error}") from error
+            raise Claim(f"claims too many pixels: {error}") from error
         except UnidentifiedImageError as error:
             raise ValueError("is no PNG, JPEG, BMP, GIF, WebP, PNM or TIFF inside, or its header is damaged") from error
 

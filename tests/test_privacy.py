@@ -1,0 +1,239 @@
+"""What tells who a patient is reaches no language model, log, event or report."""
+
+import json
+import re
+
+import dspy
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from bad_datasets import dcm
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from rules_server import by_rules, serve
+
+from m3dspy import job
+from m3dspy.programs.builder import Hands
+from m3dspy.programs.lms.ledger import Ledger
+from m3dspy.programs.lms.model import M3dLM
+from m3dspy.signatures.values import Request
+from m3dspy.workspace.private import Private
+
+FIRST = [
+    "ZELDA",
+    "YORICK",
+    "XAVIER",
+    "WILHELMINA",
+    "VIOLET",
+    "ULRICH",
+    "THEODORA",
+    "SIGRID",
+    "RUPERT",
+    "QUENTIN",
+    "PRUDENCE",
+    "OTTOLINE",
+]
+LAST = ["ABERNATHY", "BIRTWHISTLE", "CARMICHAEL", "DAVENPORT", "ELLSWORTH", "FAIRWEATHER", "GILLINGHAM", "HOLLOWAY"]
+PEOPLE = [
+    {
+        "name": f"{LAST[n % 8]}^{FIRST[n]}",
+        "mrn": f"7{n:02d}41{n:02d}9",
+        "birth": f"19{40 + n}-0{1 + n % 9}-1{n % 10}",
+        "accession": f"ACC88{n:02d}31",
+        "phone": f"+44 20 7946 0{n:03d}",
+        "address": f"{100 + n} Larkspur Crescent",
+        "physician": "Dr Melisande Thornbury",
+        "kind": "ab"[n % 2],
+    }
+    for n in range(12)
+]
+SECRETS = [
+    *FIRST,
+    *LAST,
+    *(person[what] for person in PEOPLE for what in ("mrn", "birth", "accession", "phone", "address")),
+    *(person["birth"].replace("-", "") for person in PEOPLE),
+    "Larkspur",
+    "Thornbury",
+    "Melisande",
+]
+REQUEST = "classify the images as benign or malignant, a quick try"
+CLASSES = {"a": "benign", "b": "malignant"}
+
+
+def leaks(text):
+    """The secrets in a text, however they are spelled."""
+    plain = re.sub(r"[\W_]+", " ", text).lower()
+    return sorted({secret for secret in SECRETS if re.sub(r"[\W_]+", " ", secret).lower() in plain})
+
+
+def notes(root):
+    root.mkdir(parents=True, exist_ok=True)
+    first = PEOPLE[0]
+    (root / "README.md").write_text(
+        f"# Lesions\nCollected by Dr Melisande Thornbury, {first['address']}, phone {first['phone']}. The first "
+        f"patient is Zelda Abernathy, born {first['birth']}, MRN {first['mrn']}.\n"
+    )
+    record = {"patient_name": first["name"], "birth_date": first["birth"], "referring_physician": first["physician"]}
+    (root / "about.json").write_text(json.dumps({"labels": ["benign", "malignant"], "first": record}))
+
+
+def table(root, files):
+    heads = ["file", "PatientName", "MRN", "birth_date", "accession", "phone", "address", "referring_physician"]
+    rows = []
+    for person, file in zip(PEOPLE, files, strict=True):
+        name = " ".join(word.title() for word in person["name"].split("^")[::-1])
+        told = (person[what] for what in ("mrn", "birth", "accession", "phone", "address", "physician"))
+        story = f"Seen by {person['physician']} for {name} of {person['address']} last spring"
+        rows.append(",".join([file, name, *told, story, CLASSES[person["kind"]]]))
+    (root / "labels.csv").write_text("\n".join([",".join([*heads, "remarks", "label"]), *rows]) + "\n")
+
+
+def pictures(root):
+    """PNG files named by patient, with text chunks; a table of everything that must not be told."""
+    notes(root)
+    random, files = np.random.default_rng(0), []
+    for n, person in enumerate(PEOPLE):
+        text = PngInfo()
+        text.add_text("Patient", f"{person['name']} {person['mrn']} {person['birth']}")
+        file = f"images/{person['name'].replace('^', '_')}_{person['mrn']}.png"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 120, (24, 24), dtype=np.uint8) + np.uint8(90 * (n % 2))
+        Image.fromarray(pixels).save(root / file, pnginfo=text)
+        files.append(file)
+    table(root, files)
+
+
+def slices(root):
+    """DICOM files that tell everything in their tags, and a table of names and labels."""
+    notes(root)
+    files = []
+    for n, person in enumerate(PEOPLE):
+        file = f"dcm/{person['accession']}.dcm"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(dcm(uid=f"1.2.3.{n}", series=f"1.2.4.{n}", patient=person["name"]))
+        dataset = pydicom.dcmread(root / file)
+        dataset.PatientID, dataset.AccessionNumber = person["mrn"], person["accession"]
+        dataset.PatientBirthDate = person["birth"].replace("-", "")
+        dataset.PatientAddress, dataset.PatientTelephoneNumbers = person["address"], person["phone"]
+        dataset.ReferringPhysicianName = "Thornbury^Melisande"
+        dataset.add_new(0x00090010, "LO", "NOTES")
+        dataset.add_new(0x00091001, "LO", f"{person['name']} {person['mrn']}")
+        dataset.save_as(root / file)
+        files.append(file)
+    table(root, files)
+
+
+def volumes(root):
+    """NIfTI volumes in folders named by patient, whose headers tell the name."""
+    notes(root)
+    random, files = np.random.default_rng(0), []
+    for n, person in enumerate(PEOPLE):
+        image = nibabel.Nifti1Image(random.random((12, 12, 6)).astype("f4") + n % 2, np.eye(4))
+        image.header["descrip"] = f"{person['name']} {person['birth']}".encode()
+        image.header["aux_file"] = person["mrn"].encode()
+        file = f"{person['name'].replace('^', '_')}/scan.nii.gz"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(image, root / file)
+        files.append(file)
+    table(root, files)
+
+
+def everything_written(folder):
+    """All that a run wrote for others to read, paths included; the map, the index and the request are its own."""
+    own = {"private.json", "index.json", "request.json"}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
+    texts = {str(path.relative_to(folder)): path.read_bytes().decode("utf-8", "replace") for path in files}
+    return {name: name + "\n" + text for name, text in texts.items() if not name.startswith("attempts/index/")}
+
+
+@pytest.fixture
+def model():
+    """A language model over HTTP that answers by rules: its base address, and all that it was sent."""
+    sent = []
+
+    def reply(request):
+        sent.append(json.dumps(request, ensure_ascii=False))
+        return by_rules(request)
+
+    with serve(reply) as base:
+        yield base, sent
+
+
+@pytest.mark.parametrize("make", [pictures, slices, volumes])
+def test_no_prompt_event_or_log_tells_who_a_patient_is(make, tmp_path, model):
+    base, sent = model
+    make(tmp_path / "data")
+    asked = Request(text=REQUEST, data=str(tmp_path / "data"), lm="openai/any", api_base=base, trials=0)
+    run = job.start(asked, tmp_path / "runs")
+    job._look(run, asked)
+    with job.private.hiding(job.private.read(run.folder / job.PRIVATE)), dspy.context(adapter=dspy.ChatAdapter()):
+        builder = job._builder(run, asked)
+        builder.set_lm(M3dLM("openai/any", Ledger(run.folder / "lm.jsonl"), base))
+        builder._plan(run, Hands(), "")
+        builder._index(run, Hands(), "")
+    assert len(sent) >= 3
+    assert [leaks(text) for text in sent] == [[]] * len(sent)
+    told = {name: leaks(text) for name, text in everything_written(run.folder).items()}
+    assert {name: found for name, found in told.items() if found} == {}
+    assert {"benign", "malignant"} == set(run.load("index", job.Index).labels)
+    assert (run.folder / "private.json").stat().st_mode & 0o777 == 0o600
+    assert leaks((run.folder / "private.json").read_text())  # the map does know them
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pictures, slices])
+def test_a_whole_run_tells_nobody_who_a_patient_is(make, tmp_path, model, m3dspy):
+    base, sent = model
+    make(tmp_path / "data")
+    status, out, err = m3dspy("run", REQUEST, "--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0)
+    assert status == 0
+    (run,) = (tmp_path / "runs").glob("[!.]*")
+    assert (run / "report.md").is_file()
+    assert leaks("\n".join(sent)) == []
+    told = {name: leaks(text) for name, text in everything_written(run).items()}
+    assert {name: found for name, found in told.items() if found} == {}
+    assert leaks(out) == leaks(err) == []
+
+
+def test_a_look_at_dicom_prints_no_tag(tmp_path, m3dspy):
+    slices(tmp_path / "data")
+    (tmp_path / "data" / "labels.csv").unlink()
+    status, out, err = m3dspy("data", "look", "data")
+    assert (status, leaks(out + err)) == (0, [])
+
+
+def test_a_value_has_one_token_in_every_spelling():
+    private = Private()
+    private.add("name", "DOE^JANE")
+    private.add("date", "1970-01-31")
+    private.add("id", "MRN-00412345")
+    assert private.hide("Jane Doe, doe_jane.png") == "<name-1> <name-1>, <name-1>.png"
+    assert private.hide("born 19700131 or 1970/01/31") == "born <date-1> or <date-1>"
+    assert private.hide("mrn_00412345_2.png") == "<id-1>_2.png"
+
+
+def test_names_of_classes_and_words_of_the_request_survive():
+    private = Private()
+    private.add("name", "Stone^Emma")
+    private.protect(["kidney stone"])
+    assert private.hide("stone of Emma") == "stone of <name-1>"
+
+
+def test_short_numbers_are_no_identifiers():
+    private = Private()
+    private.add("id", "12")
+    assert private.hide("12 images") == "12 images"
+
+
+def test_show_prompts_prints_what_a_run_would_send_and_leaves_nothing_behind(tmp_path, model, m3dspy):
+    base, sent = model
+    pictures(tmp_path / "data")
+    to = ("--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0)
+    status, out, _ = m3dspy("run", REQUEST, *to, "--show-prompts", "--json")
+    shown = json.loads(out)["prompts"]
+    assert (status, sent) == (0, [])
+    assert not (tmp_path / "runs").exists()
+    assert leaks(out) == []
+    assert m3dspy("run", REQUEST, *to, "--max-calls", 2)[0] == 1  # the preflight, and the first question
+    assert json.loads(sent[1])["messages"] == shown[0]["messages"]
