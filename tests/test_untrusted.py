@@ -1,9 +1,11 @@
 """What a script left behind or printed is read by fixed rules, and nothing of it leads, runs or lies its way out."""
 
+import contextlib
 import json
 import os
 import socket
 import time
+from pathlib import Path
 
 import dspy
 import pytest
@@ -98,8 +100,7 @@ def test_a_fifo_does_not_hold_the_reader_up(left):
 
 def test_a_socket_and_a_folder_are_no_files(left):
     (left / "folder").mkdir()
-    with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(left)  # the address of a socket is short
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(left):  # the address of a socket is short
         server.bind("socket")
     for name in ("folder", "socket"):
         with pytest.raises(DataError, match=rf"^{name} is no "):
@@ -178,6 +179,17 @@ def test_a_tree_too_deep_to_walk_is_refused_and_removed(left, tmp_path):
     untrusted.remove(left)
     assert not left.exists()
     assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_a_path_longer_than_the_system_takes_is_refused_and_removed(left):
+    with contextlib.chdir(left):
+        for _ in range(16):
+            Path("d" * 255).mkdir()
+            os.chdir("d" * 255)
+    with pytest.raises(DataError, match=r"^The script left .*/left, which cannot be walked: File name too long\.$"):
+        untrusted.refuse_odd(left)
+    untrusted.remove(left)
+    assert not left.exists()
 
 
 def test_removing_follows_no_link(left, tmp_path):

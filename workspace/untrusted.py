@@ -137,8 +137,15 @@ def finite(value: object) -> bool:
 def files(folder: Path) -> Iterator[str]:
     """The files below a folder, as paths relative to it.
 
-    Raises: DataError: at the first link, hard link, device, or where it is too deep or holds too many entries.
+    Raises: DataError: at the first link, hard link, device or sealed folder, or where it is too deep or too full.
     """
+    try:
+        yield from _walked(folder)
+    except OSError as error:  # also a path that is longer than the system takes
+        raise DataError(f"The script left {folder}, which cannot be walked: {os.strerror(error.errno or 0)}.") from None
+
+
+def _walked(folder: Path) -> Iterator[str]:
     count, waiting = 0, [(folder, "", 1)]
     while waiting:
         at, above, depth = waiting.pop()
