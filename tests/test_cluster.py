@@ -257,16 +257,15 @@ def test_a_worker_with_another_version_is_refused(tmp_path):
 @pytest.mark.skipif(PROBE.bwrap is None, reason=f"no sandbox: {PROBE.why}")
 def test_a_worker_that_does_not_see_the_files_is_refused(tmp_path):
     home, data = tmp_path / "home", tmp_path / "data"
-    for folder in (home, data, tmp_path / "dask"):
-        folder.mkdir()
-    for hidden, read in ((home, []), (data, [data / "images"])):
-        (data / "images").mkdir(exist_ok=True)
+    for folder in (home, data / "images", tmp_path / "dask"):
+        folder.mkdir(parents=True)
+    for hidden, missing in ((home, home), (data, data / "images")):
         with Dask(tmp_path / "dask") as dask:
-            dask.add("far", inside=[PROBE.bwrap, "--dev-bind", "/", "/", "--tmpfs", hidden])
+            dask.add("far", inside=[PROBE.bwrap, "--dev-bind", "/", "/", "--tmpfs", hidden, "--die-with-parent"])
             dask.registered("far")
             with (
-                pytest.raises(M3Error, match=rf"^Worker tcp://\S+ does not see {read[0] if read else home}\. .*shared"),
-                cluster.executor(dask.address, None, home, read),
+                pytest.raises(M3Error, match=rf"^Worker tcp://\S+ does not see {missing}\. .*shared file system\.$"),
+                cluster.executor(dask.address, None, home, [data / "images"]),
             ):
                 pass
 
