@@ -1,7 +1,7 @@
 """Where exercises are laid out and scripts are tried: in the sandbox, and each script once.
 
     workshop = Workshop(Path("runs/practice"))
-    exercise = workshop.exercise("forge-class_folders-000003")
+    exercise = workshop.exercise("forge-class-folders-000003")
     with workshop.run(exercise, plan=exercise.plan) as run:
         index = workshop.hands(exercise).prepare(run, code, exercise.plan, workshop.root(exercise), ...)
 

@@ -33,9 +33,8 @@ class Dask:
     def worker(self, name, *options, inside=()):
         """A process of one worker, which nobody starts anew when it is killed; `inside`: a command that starts it."""
         words = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", name)
-        return self._start(
-            name, self.address, *words, "--local-directory", self.folder / "scratch", *options, kind="worker"
-        )
+        scratch = ("--local-directory", self.folder / "scratch")
+        return self._start(name, self.address, *words, *scratch, *options, kind="worker", inside=inside)
 
     def add(self, name, *options, inside=()):
         self.workers.append(self.worker(name, *options, inside=inside))
