@@ -1,6 +1,6 @@
 """The dataset's files as they were when the index was made: what is trained and graded on must be what was indexed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from m3dspy.errors import DataError
@@ -38,7 +38,7 @@ def moved(run: Run, root: Path) -> None:
     run.commit("files", found)
 
 
-def _unchanged(pairs: dict[str, tuple[object, object]], total: int, run: Run) -> None:
+def _unchanged(pairs: Mapping[str, tuple[object, object]], total: int, run: Run) -> None:
     if changed := [path for path, (noted, found) in pairs.items() if noted != found]:
         what = "is gone" if pairs[changed[0]][1] is None else "was changed"
         raise DataError(
@@ -50,7 +50,10 @@ def _unchanged(pairs: dict[str, tuple[object, object]], total: int, run: Run) ->
 def _paths(index: Index) -> Iterator[str]:
     for item in (item for split in SPLITS for item in index.items(split)):
         yield from (item.image,) if isinstance(item.image, str) else item.image
-        yield from filter(None, (item.mask, item.label if index.task == "segmentation" else None))  # pyright: ignore
+        if item.mask:
+            yield item.mask
+        if index.task == "segmentation" and isinstance(item.label, str):
+            yield item.label
 
 
 def _found(paths: Iterator[str] | Inventory, root: Path) -> Inventory:
