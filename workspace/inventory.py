@@ -50,7 +50,10 @@ def _unchanged(pairs: Mapping[str, tuple[object, object]], total: int, run: Run)
 def _paths(index: Index) -> Iterator[str]:
     for item in (item for split in SPLITS for item in index.items(split)):
         yield from (item.image,) if isinstance(item.image, str) else item.image
-        yield from filter(None, (item.mask, item.label if index.task == "segmentation" else None))  # pyright: ignore
+        if item.mask:
+            yield item.mask
+        if index.task == "segmentation" and isinstance(item.label, str):
+            yield item.label
 
 
 def _found(paths: Iterator[str] | Inventory, root: Path) -> Inventory:
