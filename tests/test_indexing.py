@@ -404,9 +404,19 @@ def test_an_official_split_is_kept_and_validation_carved_from_its_training(tmp_p
     assert {name: len(entries) for name, entries in splits.items()} == {"training": 12, "validation": 2, "test": 6}
 
 
-def test_an_official_split_that_divides_a_patient_is_refused():
-    with pytest.raises(DataError, match="put patient 'p' into training and test"):
-        ix.split([item("1", patient="p", split="training"), item("2", patient="p", split="test")])
+def test_an_official_split_that_divides_a_patient_is_said_and_not_used(capsys):
+    items = [item(str(n), patient=f"p{n // 2}", split="test" if n % 4 == 1 else "training") for n in range(12)]
+    lists = ix.split(items)
+    assert "split is not used: it puts 3 of 6 patients into several lists" in capsys.readouterr().out
+    people = [{entry["patient"] for entry in entries} for entries in lists.values()]
+    assert sum(map(len, people)) == len(set.union(*people)) == 6
+
+
+def test_an_official_split_whose_test_cases_lack_a_class_is_said_and_not_used(capsys):
+    items = [item(str(n), "ab"[n % 2], patient=f"p{n}", split="training" if n % 4 else "test") for n in range(12)]
+    lists = ix.split(items)
+    assert "split is not used: its test cases hold no b" in capsys.readouterr().out
+    assert {entry["label"] for entry in lists["test"]} == {"a", "b"}
 
 
 def test_items_of_two_calls_with_the_same_ids_get_new_ones():

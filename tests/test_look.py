@@ -374,12 +374,9 @@ def test_a_mask_of_another_shape_is_named_with_both_shapes(tmp_path):
     for number in range(3):
         nifti(tmp_path / "images" / f"{number}.nii.gz", ct())
         nifti(tmp_path / "masks" / f"{number}.nii.gz", mask((12, 12, 5) if number == 1 else (12, 12, 6)))
-    found, notices = looked(tmp_path)
-    assert found.pairs[0].mismatched == 1
-    assert (
-        "images/1.nii.gz, masks/1.nii.gz: the mask does not fit its image, 12 x 12 x 6 and 12 x 12 x 5 voxels."
-        in notices
-    )
+    told = "images/1.nii.gz, masks/1.nii.gz: the mask does not fit its image, 12 x 12 x 6 and 12 x 12 x 5 voxels"
+    with pytest.raises(DataError, match=f"cannot be used: {told}. Correct or remove what is named"):
+        look(tmp_path)
 
 
 def test_mixed_units_show(tmp_path):
@@ -401,7 +398,7 @@ def test_what_is_wrong_with_classes_is_told(tmp_path):
     table(tmp_path / "one.csv", [row | {"label": "a"} for row in rows])
     _, notices = looked(tmp_path)
     assert "1.png: rows of labels.csv disagree on label (1 file)." in notices
-    assert "label of one.csv: one class only, a." in notices
+    assert "label of one.csv: one class only, a (8 images)." in notices
     assert "0.png, 7.png: the same image in two classes, a and b." in notices
 
 
@@ -417,9 +414,15 @@ def test_a_class_of_one_patient_is_told(tmp_path):
 def test_a_damaged_table_names_its_line(tmp_path):
     png(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_text("image,label\na.png,x,y\n")
+    with pytest.raises(DataError, match=r"cannot be used: labels\.csv line 2: has 3 cells"):
+        look(tmp_path)
+    for kind in "xy":
+        png(tmp_path / kind / "1.png")
+        png(tmp_path / kind / "2.png")
+    (tmp_path / "labels.csv").rename(tmp_path / "visits.csv")  # folders tell the classes: it is not needed
     found, notices = looked(tmp_path)
     assert found.tables == ()
-    assert any(line.startswith("labels.csv line 2: has 3 cells") for line in notices)
+    assert any(line.startswith("visits.csv line 2: has 3 cells") for line in notices)
 
 
 # ------------------------------------------------------------------------------------------------ bounds

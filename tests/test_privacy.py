@@ -140,8 +140,8 @@ def volumes(root):
 
 
 def everything_written(folder):
-    """All that a run wrote for others to read, paths included; the map, the index and the request are its own."""
-    own = {"private.json", "index.json", "request.json"}
+    """All that a run wrote for others to read, paths included; the map, the indexes and the request are its own."""
+    own = {"private.json", "index.json", "public_index.json", "request.json"}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
     texts = {str(path.relative_to(folder)): path.read_bytes().decode("utf-8", "replace") for path in files}
     return {name: name + "\n" + text for name, text in texts.items() if not name.startswith("attempts/index/")}

@@ -116,11 +116,11 @@ def _identify(root: Path, tree: Tree, raw: Mapping[str, Rows], images: Sequence[
         of_rows(private, columns, rows)
     texts = [path for path in tree.others if is_document(path) and path not in raw and tree.sizes[path] <= MAX_BYTES]
     for path in sorted(texts, key=lambda path: (path.count("/"), path))[:MOST_TEXTS]:
-        if suffix_of(path) == ".json":
-            with suppress(DataError):
+        with suppress(DataError, OSError):
+            if suffix_of(path) == ".json":
                 of_json(private, read_json(root / path))
-        else:
-            of_text(private, (root / path).read_bytes().decode("utf-8", "replace"))
+            else:
+                of_text(private, (root / path).read_bytes().decode("utf-8", "replace"))
     files = [file for measured in images if measured.family.format == "dicom" for file in measured.family.files]
     if files:
         of_dicom(private, [root / file for file in spread(files, SAMPLED_HEADERS)])
@@ -198,7 +198,7 @@ def _declared(root: Path, tree: Tree) -> list[int]:
     """The voxel values that a dataset.json lists under "labels", in either direction; [] where there is none."""
     try:
         listed = read_json(root / "dataset.json") if "dataset.json" in tree.others else None
-    except DataError:
+    except (DataError, OSError):
         return []
     labels = listed.get("labels") if isinstance(listed, dict) else None
     said = [str(side) for pair in labels.items() for side in pair] if isinstance(labels, dict) else []

@@ -117,7 +117,11 @@ def _walk(root: Path, folder: str) -> Iterator[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
-            elif entry.is_file() and (not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(inside)):
+            elif entry.is_symlink():
+                target = Path(os.path.realpath(entry.path))
+                if target.is_relative_to(inside) and os.path.isfile(target):  # noqa: PTH113 a circle is no file
+                    yield path
+            elif entry.is_file():
                 yield path
 
 
