@@ -213,7 +213,7 @@ def _named_rows(table: bytes, cases: Mapping[str, Item], index: Index) -> bytes:
     except (ValueError, csv.Error):
         return b""
     places = {item.id: place for place, item in enumerate(index.test)}
-    known = [[cases[row[0]].id, *row[1:]] for row in rows if row and row[0] in cases]
+    known: list[list[str]] = [[cases[row[0]].id, *row[1:]] for row in rows if row and row[0] in cases]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *sorted(known, key=lambda row: places[row[0]])])
     return text.getvalue().encode()

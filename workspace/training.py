@@ -201,7 +201,7 @@ def _lines(
     run: Run, name: str, arguments: Sequence[str], *, out: Path, seconds: float | None = None, **how: Any
 ) -> Generator[str, None, None]:
     code, log = run.folder / "code", run.log(name)
-    return execute.stream(code, SCRIPT, arguments, out=out, log=log, seconds=seconds, gpus="all", **how)
+    return execute.stream(code, SCRIPT, arguments, out=out, log=log, seconds=seconds, **{"gpus": "all", **how})
 
 
 def _backbone(run: Run, weights: str | None = None) -> dict[str, Path]:

@@ -12,19 +12,20 @@ system two machines too.
 
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from m3dspy.errors import RunFailed
-from m3dspy.signatures.values import Request
-from m3dspy.workspace import training, untrusted
+from m3dspy.signatures.values import Index, Request
+from m3dspy.workspace import public, training, untrusted
 from m3dspy.workspace.runs import Run, disk
 
 GRACE = 5.0  # seconds that a trial has to stop
@@ -86,7 +87,8 @@ class Worker:
                 self._log(name, mark, failed)
         if failed:
             with disk(self.run.folder):
-                raise RunFailed(failed.happened, self.run.log(name), cut=failed.cut)
+                told = public.with_names(failed.happened, self.run.load("index", Index))
+                raise RunFailed(told, self.run.log(name), cut=failed.cut)
 
     def close(self) -> None:
         """End the script; the worker's folder goes, unless a trial is left in it."""
@@ -100,7 +102,7 @@ class Worker:
         if time.monotonic() - self._last > STALE:
             self._end()
         if self._lines is None:
-            how = {"trusted": self.trusted, "unsafe": self.unsafe, "threads": self.threads}
+            how = {"trusted": self.trusted, "unsafe": self.unsafe, "threads": self.threads, "gpus": _gpus(self.number)}
             self._lines = training.worker(self.run, self.name, listen=self._listen, **how)
             next(self._lines, "")  # starts it; an empty line comes, or the first of its log
 
@@ -202,6 +204,12 @@ def _held(run: Run, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _gpus(number: int) -> Literal["all"] | tuple[int]:
+    """One of several GPUs for each worker in turn; where there is one, or the user chose some, all that there are."""
+    found = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return (number % found,) if found > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ else "all"
 
 
 def _said(line: str) -> dict[str, Any]:

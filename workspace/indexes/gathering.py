@@ -212,7 +212,11 @@ def _one_table(root: Path, table: str) -> str:
 
 def _named_as_shown(name: str | None, columns: Iterable[str]) -> Any:
     """The column of that name, also where the fingerprint showed its name cleaned and cut."""
-    return name if name in columns else next((column for column in columns if clean(column, 60) == name), name)
+    return (
+        name
+        if name is None or name in columns
+        else next((column for column in columns if clean(column, 60) == name), name)
+    )
 
 
 def _check_columns(path: str, columns: Iterable[str], asked: Iterable[str | None]) -> None:

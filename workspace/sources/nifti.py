@@ -73,7 +73,7 @@ def _open(path: Path) -> Any:
     if getattr(image.dataobj, "offset", 0) > _MAX_HEADER:
         raise ValueError(f"has a header of more than {_MAX_HEADER >> 20} MiB")
     check_size(_shape(image), _dtype(image))
-    claimed = prod(_shape(image)) * image.get_data_dtype().itemsize
+    claimed = prod(_shape(image)) * np.dtype(image.get_data_dtype()).itemsize
     if isinstance(image.file_map["image"].fileobj, _Limited) and claimed > _GAIN * path.stat().st_size:
         raise ValueError(f"is cut short, or its header claims too much: {claimed} bytes of voxels")
     return image
