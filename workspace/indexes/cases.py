@@ -110,7 +110,9 @@ def _walk(root: Path, folder: str) -> Iterator[str]:
         try:
             entries = list(os.scandir(root / here))
         except OSError as error:
-            raise DataError(f"The folder {here!r} cannot be read: {error.strerror}.") from None
+            if here == folder:
+                raise DataError(f"The folder {here!r} cannot be read: {error.strerror}.") from None
+            continue  # a look names it
         for entry in entries:
             path = f"{here}/{entry.name}" if here else entry.name
             if entry.name.startswith(".") or not _is_text(entry.name):
