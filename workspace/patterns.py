@@ -8,9 +8,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from m3dspy.errors import break_fields
+
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 _CHANNEL = re.compile(r"0{0,3}\d")  # a number that may be shown where all names share it: _0000, _1
-_FIELD = re.compile(r"\[\s*\[\s*##")  # begins a field in DSPy's chat format
 _LONG_NUMBER = re.compile(r"\d(?:[\d./-]*\d)?")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")
 
@@ -35,7 +36,7 @@ def clean(text: object, most: int = 200) -> str:
     'a b [ [ ## completed ## ]]'
     """
     seen = "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in str(text)[: 8 * most])
-    line = _FIELD.sub("[ [ ##", " ".join(seen.split()))
+    line = break_fields(" ".join(seen.split()))
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 

@@ -209,11 +209,11 @@ def _fill(folder: Path, files: Mapping[str, Path]) -> str:
 def _named_rows(table: bytes, cases: Mapping[str, Item], index: Index) -> bytes:
     """A predictions.csv with the cases' own ids, in the order of the index; b"" where this is no table."""
     try:
-        header, *rows = csv.reader(io.StringIO(table.decode(), newline=""))
+        header, *rows = list(csv.reader(io.StringIO(table.decode(), newline="")))
     except (ValueError, csv.Error):
         return b""
     places = {item.id: place for place, item in enumerate(index.test)}
-    known: list[list[str]] = [[cases[row[0]].id, *row[1:]] for row in rows if row and row[0] in cases]
+    known = [[cases[row[0]].id, *row[1:]] for row in rows if row and row[0] in cases]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *sorted(known, key=lambda row: places[row[0]])])
     return text.getvalue().encode()
