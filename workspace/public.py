@@ -214,6 +214,7 @@ def _named_rows(table: bytes, cases: Mapping[str, Item], index: Index) -> bytes:
         return b""
     places = {item.id: place for place, item in enumerate(index.test)}
     known = [[cases[row[0]].id, *row[1:]] for row in rows if row and row[0] in cases]
+    known.sort(key=lambda row: places[row[0]])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *sorted(known, key=lambda row: places[row[0]])])
+    csv.writer(text, lineterminator="\n").writerows([header, *known])
     return text.getvalue().encode()
