@@ -51,7 +51,8 @@ def look(
         sample: files of each group whose headers are read, evenly spread; voxels are read of as many of these as make
             24 MB on disk, five at least.
         notice: called with each warning as the person should read it, with the files' real names.
-        private: is given what could tell who a patient is; in the fingerprint tokens stand for it.
+        private: is given what could tell who a patient is, before the folder is found to be of no use, too; in the
+            fingerprint tokens stand for it.
     Raises:
         UsageError: there is no such folder.  DataError: it is empty, holds no image that can be read, or cannot be
             trained on: every file and row that stands against it is named.
@@ -62,8 +63,12 @@ def look(
     findings.of_walk(tree, notes)
     _check_images(root, tree)
     raw, documents, damaged = _texts(root, tree, notes)
+    if private is not None:
+        _of_texts(root, tree, raw, private)
     found = _measured(root, tree, raw, sample, notes)
     images = [measured for measured in found if not measured.is_mask]
+    if private is not None:
+        _of_headers(root, images, private)
     if declared := _declared(root, tree):
         for measured in found:
             if measured.is_mask:
@@ -103,15 +108,14 @@ def look(
     )
     if private is None:
         return found_out
-    _identify(root, tree, raw, images, private)
     private.protect(label for way in ways for label in set(way.classes.values()))
     private.protect(part for path in tree.sizes for part in path.split("/")[:-1] if is_role(part))
     with hiding(private):
         return Fingerprint.model_validate(_without_tokens(hidden(found_out.model_dump())))
 
 
-def _identify(root: Path, tree: Tree, raw: Mapping[str, Rows], images: Sequence[Measured], private: Private) -> None:
-    """Gather what tables, documents and DICOM headers say of persons."""
+def _of_texts(root: Path, tree: Tree, raw: Mapping[str, Rows], private: Private) -> None:
+    """Gather what tables and documents say of persons."""
     for columns, rows in raw.values():
         of_rows(private, columns, rows)
     texts = [path for path in tree.others if is_document(path) and path not in raw and tree.sizes[path] <= MAX_BYTES]
@@ -121,6 +125,10 @@ def _identify(root: Path, tree: Tree, raw: Mapping[str, Rows], images: Sequence[
                 of_json(private, read_json(root / path))
             else:
                 of_text(private, (root / path).read_bytes().decode("utf-8", "replace"))
+
+
+def _of_headers(root: Path, images: Sequence[Measured], private: Private) -> None:
+    """Gather what DICOM headers say of persons."""
     files = [file for measured in images if measured.family.format == "dicom" for file in measured.family.files]
     if files:
         of_dicom(private, [root / file for file in spread(files, SAMPLED_HEADERS)])

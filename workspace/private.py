@@ -16,15 +16,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from m3dspy.errors import M3Error, Stopped
 from m3dspy.workspace.patterns import words
 
+FILE = "private.json"  # of a run: values and tokens; it is sent nowhere
 MOST_VALUES = 200_000
 LEAST_SIGNS, LEAST_LETTERS = 5, 3  # of a value, and of a part of a person's name; shorter ones are in every text
 TOKEN = re.compile(r"<(?:name|id|date|contact)-\d+>")
+Values = dict[str, Annotated[str, StringConstraints(pattern=f"^{TOKEN.pattern}$")]]  # value -> its token
 _RUN = re.compile(r"[^\W\d_]+|\d+")
 _TITLED = re.compile(
     r"(?:\b(?:dr|prof|mr|mrs|ms|patient|physician|name|surgeon|reader|radiologist)\b[.:=\s]*(?:is\s+)?)"
@@ -57,11 +60,19 @@ class Private:
     """Identifying values and their tokens. `values`: letters and digits, parted by blanks -> token."""
 
     def __init__(self, values: Mapping[str, str] = {}):
-        self.values = dict(values)
-        self._counts = Counter(token.partition("-")[0] for token in set(self.values.values()))
+        self.values: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
         self._starts: dict[str, list[tuple[str, ...]]] = {}
-        for value in self.values:
-            self._begin(value)
+        self.learn(values)
+
+    def learn(self, values: Mapping[str, str]) -> None:
+        """Take over values with their tokens."""
+        for value, token in values.items():
+            if value not in self.values:
+                self.values[value] = token
+                self._begin(value)
+                kind, _, number = token.strip(">").partition("-")
+                self._counts[kind] = max(self._counts[kind], int(number))
 
     def add(self, kind: str, value: str) -> None:
         """One more value; of a person's name its parts, too."""
@@ -199,18 +210,26 @@ _current: ContextVar[Private] = ContextVar("identifying values of the dataset at
 
 
 @contextmanager
-def hiding(private: Private) -> Iterator[None]:
-    """Inside, `hidden` replaces these values."""
+def hiding(private: Private) -> Iterator[Private]:
+    """Inside, `hidden` replaces these values, and those that are added; an error that leaves carries tokens, too."""
     token = _current.set(private)
     try:
-        yield
+        yield private
+    except (M3Error, Stopped) as error:
+        error.args = (hidden(str(error)),)
+        raise
     finally:
         _current.reset(token)
 
 
+def current() -> Private:
+    """The values that `hidden` replaces here; threads begin without."""
+    return _current.get()
+
+
 def hidden(value: Any) -> Any:
     """Text, or lists and dicts of it, with tokens in place of what identifies; keys stay."""
-    private = _current.get()
+    private = current()
     if not private.values:
         return value
     if isinstance(value, str):
@@ -237,6 +256,6 @@ def write(private: Private, path: Path) -> None:
 def read(path: Path) -> Private:
     """The values kept with a run; none where it has none yet."""
     try:
-        return Private(TypeAdapter(dict[str, str]).validate_json(path.read_bytes()))
+        return Private(TypeAdapter(Values).validate_json(path.read_bytes()))
     except (FileNotFoundError, ValidationError):
         return Private()
