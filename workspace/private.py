@@ -86,6 +86,7 @@ class Private:
         forms = [text]
         if kind == "name":
             forms += [run for run in runs if len(run) >= LEAST_LETTERS and run.isalpha()]
+            forms += ["".join(runs), "".join(runs[::-1])]
         if kind == "date" and (digits := "".join(runs)).isdigit():
             forms += [digits, *([f"{digits[:4]} {digits[4:6]} {digits[6:]}"] if len(digits) == 8 else [])]
         for form in forms:
