@@ -22,7 +22,7 @@ from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM
 from m3dspy.signatures.values import Request
 from m3dspy.workspace import execute, private, tools
-from m3dspy.workspace.private import Private
+from m3dspy.workspace.private import Private, of_text
 
 FIRST = [
     "ZELDA",
@@ -113,7 +113,7 @@ def slices(root):
     notes(root)
     files = []
     for n, person in enumerate(PEOPLE):
-        file = f"dcm/{person['accession']}.dcm"
+        file = f"images/{person['accession']}.dcm"
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(dcm(uid=f"1.2.3.{n}", series=f"1.2.4.{n}", patient=person["name"]))
         dataset = pydicom.dcmread(root / file)
@@ -219,6 +219,21 @@ SABOTAGE = {
 }
 
 
+def test_class_folders_below_a_folder_named_after_a_patient_are_indexed(tmp_path, model, m3dspy):
+    base, sent = model
+    pictures(tmp_path / "made")
+    for n, image in enumerate(sorted((tmp_path / "made" / "images").iterdir())):
+        place = tmp_path / "data" / "Zelda Abernathy" / CLASSES["ab"[n % 2]] / f"{n}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image.rename(place)
+    notes(tmp_path / "data")
+    to = ("--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0, "--max-calls", 5)
+    _, out, err = m3dspy("run", REQUEST, *to)
+    (run,) = (tmp_path / "runs").glob("[!.]*")
+    assert (run / "index.json").is_file()
+    assert ends_of(tmp_path, sent, out, err) == {}
+
+
 @pytest.mark.skipif(execute.probe().level == "none", reason="no script of a language model runs here")
 @pytest.mark.parametrize("how", SABOTAGE)
 def test_a_prepare_that_fails_over_a_patient_names_it_nowhere(how, tmp_path, m3dspy):
@@ -303,10 +318,12 @@ def test_a_whole_run_tells_nobody_who_a_patient_is(make, tmp_path, model, m3dspy
     assert status == 0
     (run,) = (tmp_path / "runs").glob("[!.]*")
     assert (run / "report.md").is_file()
-    assert leaks("\n".join(sent)) == []
-    told = {name: leaks(text) for name, text in everything_written(run).items()}
-    assert {name: found for name, found in told.items() if found} == {}
-    assert leaks(out) == leaks(err) == []
+    assert ends_of(tmp_path, sent, out, err) == {}
+    commands = [("tune", run.name, "--trials", 2), ("predict", run.name, "data/images", "--out", "answers")]
+    ended = [m3dspy(*command) for command in commands]
+    assert [status for status, _, _ in ended] == [0, 0]
+    assert ends_of(tmp_path, sent, *("".join(texts) for texts in list(zip(*ended, strict=True))[1:])) == {}
+    assert leaks((run / "index.json").read_text())  # a search of the rest for nothing would find nothing
 
 
 def test_a_look_at_dicom_prints_no_tag(tmp_path, m3dspy):
@@ -324,6 +341,21 @@ def test_a_value_has_one_token_in_every_spelling():
     assert private.hide("Jane Doe, doe_jane.png, JaneDoe2.png") == "<name-1> <name-1>, <name-1>.png, <name-1>2.png"
     assert private.hide("born 19700131 or 1970/01/31") == "born <date-1> or <date-1>"
     assert private.hide("mrn_00412345_2.png") == "<id-1>_2.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Seen by Dr. Ada Byron in 2019, 512 x 512 x 30", "Seen by Dr. <name-1> in 2019, 512 x 512 x 30"),
+        ("tel. (020) 7946-0018", "tel. (<contact-1>"),
+        ("call +44 20 7946 0018.", "call +<contact-1>."),
+        ("12b Old Mill Lane, 40 Way points", "<contact-1>, 40 Way points"),
+    ],
+)
+def test_persons_in_free_text_are_hidden_and_counts_are_not(text, shown):
+    private = Private()
+    of_text(private, text)
+    assert private.hide(text) == shown
 
 
 def test_names_of_classes_and_words_of_the_request_survive():

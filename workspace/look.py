@@ -26,7 +26,7 @@ from m3dspy.workspace.looking.patients import patient_keys
 from m3dspy.workspace.looking.tree import Family, Tree, families, scan, suffix_of
 from m3dspy.workspace.patterns import clean, is_role, masked, word_set, words
 from m3dspy.workspace.private import TOKEN, Private, hidden, hiding, of_dicom, of_json, of_rows, of_text
-from m3dspy.workspace.tables import TABLE_SUFFIXES, read_json, read_table
+from m3dspy.workspace.tables import TABLE_SUFFIXES, Table, read_json, read_table
 
 MOST = 12  # groups, tables, pairs ... that a fingerprint holds
 MOST_TEXTS = 4 * MOST  # tables and documents that are read
@@ -35,7 +35,6 @@ TOLERANCE = 0.01  # relative difference of spacings
 DESCRIBING = word_set("label labels class classes dataset annotation annotations truth groundtruth metadata")
 SAMPLED_HEADERS = 2000  # DICOM files whose tags are searched for persons
 PATHS = word_set("pattern folder path names_files image mask parent table part")
-Rows = tuple[list[str], list[dict[str, str]]]
 
 
 def look(
@@ -114,7 +113,7 @@ def look(
         return Fingerprint.model_validate(_without_tokens(hidden(found_out.model_dump())))
 
 
-def _of_texts(root: Path, tree: Tree, raw: Mapping[str, Rows], private: Private) -> None:
+def _of_texts(root: Path, tree: Tree, raw: Mapping[str, Table], private: Private) -> None:
     """Gather what tables and documents say of persons."""
     for columns, rows in raw.values():
         of_rows(private, columns, rows)
@@ -152,7 +151,7 @@ def _check_images(root: Path, tree: Tree) -> None:
         raise DataError(f"{root} holds no images, but {held}. Known formats: {known}. Unpack archives first.")
 
 
-def _measured(root: Path, tree: Tree, raw: Mapping[str, Rows], sample: int, notes: Notes) -> list[Measured]:
+def _measured(root: Path, tree: Tree, raw: Mapping[str, Table], sample: int, notes: Notes) -> list[Measured]:
     """The families of which an image can be read, the largest first.
 
     Raises: DataError: there is none.
@@ -172,7 +171,7 @@ def _measured(root: Path, tree: Tree, raw: Mapping[str, Rows], sample: int, note
     return readable
 
 
-def _named_singly(family: Family, raw: Mapping[str, Rows]) -> bool:
+def _named_singly(family: Family, raw: Mapping[str, Table]) -> bool:
     """Whether a table names the files one by one: then they are pictures, even where folders look like volumes."""
     if not raw or not (family.stacks or family.format == "dicom"):
         return False
@@ -181,9 +180,9 @@ def _named_singly(family: Family, raw: Mapping[str, Rows]) -> bool:
     return any(2 * len(set(cases)) > len(family.files) for cases in named)
 
 
-def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Rows], list[Document], dict[str, str]]:
+def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list[Document], dict[str, str]]:
     """The tables by path, and the documents, those that lie highest first; and what is wrong with damaged ones."""
-    tables: dict[str, Rows] = {}
+    tables: dict[str, Table] = {}
     documents: list[Document] = []
     damaged: dict[str, str] = {}
     wanted = [path for path in tree.others if suffix_of(path) in TABLE_SUFFIXES or is_document(path)]

@@ -30,9 +30,14 @@ TOKEN = re.compile(r"<(?:name|id|date|contact)-\d+>")
 Values = dict[str, Annotated[str, StringConstraints(pattern=f"^{TOKEN.pattern}$")]]  # value -> its token
 _RUN = re.compile(r"[^\W\d_]+|\d+")
 _TITLED = re.compile(
-    r"(?:\b(?:dr|prof|mr|mrs|ms|patient|physician|name|surgeon|reader|radiologist)\b[.:=\s]*(?:is\s+)?)"
-    r"((?!(?:ID|MRN|DOB)\b)[A-Z][\w'-]+(?:[ ^,]+[A-Z][\w'-]+){0,2})", re.IGNORECASE
-)  # fmt: skip
+    r"(?i:\b(?:dr|prof|mr|mrs|ms|patient|physician|name|surgeon|reader|radiologist)\b[.:=\s]*(?:is\s+)?)"
+    r"((?!(?:ID|MRN|DOB)\b)[A-Z][\w'-]+(?:[ ^,]+[A-Z][\w'-]+){0,2})"
+)
+_PHONE = re.compile(r"(?:\b(?:phone|tel|telephone|mobile|fax)\b[.:\s]*|\+)(\(?\d[\d ()./-]{5,}\d)", re.IGNORECASE)
+_STREET = re.compile(
+    r"\b\d+[a-z]?,?\s+(?:[A-Z][\w'-]+\s+){1,3}"
+    r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Crescent|Close|Court|Square|Way|Place|Boulevard|Terrace)\b"
+)
 _KINDS = {
     "name": "name surname forename patientname physician doctor reader operator father mother",
     "date": "birth dob birthdate",
@@ -169,11 +174,13 @@ def of_json(private: Private, data: Any, name: str = "") -> None:
 
 
 def of_text(private: Private, text: str) -> None:
-    """Names that a title or a word such as "patient" leads."""
+    """Names that a title or a word such as "patient" leads, telephone numbers, and streets with their numbers."""
     for found in _TITLED.finditer(text):
         titled = found[0][:2].lower() in ("dr", "pr", "mr", "ms")
         if found[1][0].isupper() and (titled or " " in found[1] or "^" in found[1]):
             private.add("name", found[1])
+    for found in (*_PHONE.finditer(text), *_STREET.finditer(text)):
+        private.add("contact", found[found.re.groups])
 
 
 def of_dicom(private: Private, files: Iterable[Path]) -> None:
