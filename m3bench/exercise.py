@@ -136,7 +136,7 @@ def _exercise(
     shots: int | None,
 ) -> Exercise:
     part = partition.part_of(name)
-    fingerprint = look(folder)
+    fingerprint = look(folder)  # of a phantom: there is nobody to hide from the prompts that compiling makes
     plan = plan_of(index, facts, fingerprint, card, shots)
     splits = {split: [item.model_dump() for item in index.items(split)] for split in ("training", "validation", "test")}
     caps = facts.caps

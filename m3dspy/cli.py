@@ -435,9 +435,10 @@ def data_look(
     """What a folder holds: images, tables, labels, patients, and what is wrong with them."""
     from m3dspy.screen import folder_as_text
     from m3dspy.workspace.looking import contained
+    from m3dspy.workspace.private import Private
 
     notices: list[str] = []
-    found = contained.look(folder, notice=notices.append).fingerprint
+    found = contained.look(folder, notice=notices.append, private=Private())
     _say(json, {**found.model_dump(mode="json"), "notices": notices}, folder_as_text(found, notices))
 
 

@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +43,6 @@ from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
 Listen = Callable[[dict[str, Any]], None]
-PRIVATE = "private.json"  # which values identify, and the tokens that stand for them; it is sent nowhere
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
 _TRAINED = ("predictions", "model", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
@@ -115,12 +114,12 @@ def prompts(request: Request) -> list[tuple[str, list[dict[str, Any]]]]:
     """
     with TemporaryDirectory(prefix="m3dspy-") as home:
         run = start(request.model_copy(update={"lm": "rules", "routing": {}}), Path(home), force=True)
-        with run.lock(), _told(run.event):
+        with run.lock(), private.hiding(private.read(run.folder / private.FILE)) as persons, _told(run.event):
             asked = run.load("request", Request)
-            _look(run, asked)
+            _look(run, asked, persons)
             builder, ledger = _builder(run, asked), Ledger(run.folder / "lm.jsonl")
             builder.set_lm(distinct(["rules"], ledger)["rules"])
-            with private.hiding(private.read(run.folder / PRIVATE)), dspy.context(adapter=Chat()):
+            with dspy.context(adapter=Chat()):
                 builder(run, stages=STAGES[:-1])
             return [(line["role"], line["messages"]) for line in read_ledger(run.folder / "lm.jsonl")]
 
@@ -133,7 +132,12 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
     Raises:  UsageError: the dataset is not there.  DataError: it was changed.  Refused: the data cannot serve the
              request.  M3Error, Stopped: it failed; resuming goes on from there.
     """
-    with run.lock(), _told(run.event), disk(run.folder), ExitStack() as hiding:
+    with (
+        run.lock(),
+        private.hiding(private.read(run.folder / private.FILE)) as persons,
+        _told(run.event),
+        disk(run.folder),
+    ):
         if data:
             _moved(run, data)
         reported = (run.folder / "report.md").is_file() and run.has("outcome") and not run.has("more")
@@ -147,8 +151,7 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
         _search_on(run, request)  # if it fails, what the run had come to stands
         ledger = Ledger(run.folder / "lm.jsonl", request.budget, request.max_calls)
         try:
-            _look(run, request)
-            hiding.enter_context(private.hiding(private.read(run.folder / PRIVATE)))
+            _look(run, request, persons)
             _build(run, request, ledger)
             _train(run, request)
             found = _grade(run, request)
@@ -197,7 +200,12 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
     request, script = run.load("request", Request), run.load("script", Script)
     if clip:
         weights.check(clip)
-    with _told(lambda kind, text: run.listen and run.listen({"kind": kind, "text": text})):
+
+    def tell(kind: str, text: str) -> None:
+        if run.listen:
+            run.listen({"kind": kind, "text": private.hidden(text)})
+
+    with private.hiding(private.read(run.folder / private.FILE)), _told(tell):
         training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe, weights=clip)
     return {"cases": len(items), "ids": [item.id for item in items]}
 
@@ -286,18 +294,19 @@ def _search_on(run: Run, request: Request) -> None:
     run.drop("more")
 
 
-def _look(run: Run, request: Request) -> None:
+def _look(run: Run, request: Request, persons: private.Private) -> None:
+    """Args: persons: the values that are hidden from now on; they are kept even if the data is of no use."""
     if not run.has("fingerprint"):
         with run.stage("look"):
             notices: list[str] = []
-            looked = contained.look(Path(request.data), notice=notices.append)
-            kept = private.Private(looked.private)
-            kept.protect([request.text])
-            private.write(kept, run.folder / PRIVATE)
-            with private.hiding(kept):
-                for line in notices:
-                    run.event("warning", text=line)
-            run.commit("fingerprint", looked.fingerprint)
+            try:
+                found = contained.look(Path(request.data), notice=notices.append, private=persons)
+            finally:
+                persons.protect([request.text])
+                private.write(persons, run.folder / private.FILE)
+            for line in notices:
+                run.event("warning", text=line)
+            run.commit("fingerprint", found)
 
 
 def _build(run: Run, request: Request, ledger: Ledger) -> None:

@@ -66,7 +66,7 @@ def _decide(run: Run, task: datasets.BenchTask, data: Path, index: Index) -> Non
     """Commit what no role could find out by a look at one folder: an expert's plan, and the index of all."""
     with run.lock():
         if not run.has("fingerprint"):
-            run.commit("fingerprint", look(data))
+            run.commit("fingerprint", look(data))  # of a phantom: there is nobody to hide
         if not run.has("plan"):
             card = next((card for card in cards() if card.name == task.name), None)
             target = plan_of(task.gold(data, 0), task.facts, run.load("fingerprint", Fingerprint), card)

@@ -38,7 +38,7 @@ from optuna.trial import FrozenTrial, TrialState
 from m3dspy.errors import DataError, M3Error, RunFailed
 from m3dspy.optimizers.storage import storage_of
 from m3dspy.signatures.values import Design, Request, Trial, Tuned
-from m3dspy.workspace import training, untrusted
+from m3dspy.workspace import private, training, untrusted
 from m3dspy.workspace.runs import Run, disk
 from m3dspy.workspace.workers import Worker
 
@@ -163,7 +163,7 @@ def _carried_out(order: Order, worker: Worker, tell: Tell) -> Ended:
     """Train the trial, report its epochs to the study, and prune it. Args: tell: called with each epoch."""
     run, began = worker.run, time.monotonic()
     scores, state, reason = [], "complete", ""
-    with disk(run.folder):
+    with private.hiding(private.read(run.folder / private.FILE)), disk(run.folder):  # in a thread, or far away
         study = _opened(run, order.storage)
         frozen = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == order.number)
         trial = optuna.Trial(study, frozen._trial_id)
@@ -180,7 +180,7 @@ def _carried_out(order: Order, worker: Worker, tell: Tell) -> Ended:
             if not scores:
                 raise RunFailed(f"{training.SCRIPT} printed no epoch.", run.log(order.name))
         except RunFailed as failure:
-            state, reason = "failed", str(failure)
+            state, reason = "failed", private.hidden(str(failure))
         except UpdateFinishedTrialError:  # the controller is another by now, and counts it as lost
             state, reason = "failed", "Nobody waits for this trial any more."
     return Ended(state, tuple(scores), reason, time.monotonic() - began)

@@ -22,8 +22,9 @@ from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM
 from m3dspy.programs.role import SentBack
 from m3dspy.signatures.values import Request
-from m3dspy.workspace import execute
+from m3dspy.workspace import execute, private, sandbox
 from m3dspy.workspace.looking import contained
+from m3dspy.workspace.private import Private
 
 FURTHER = os.environ.get("M3DSPY_BAD_DATASETS")
 EXPECTED = {name: expected for name, (_, expected) in bad_datasets.CASES.items()}
@@ -39,10 +40,10 @@ def indexed(folder, home, text):
         asked = Request(text=text, data=str(folder.resolve()), trials=0)
         run = job.start(asked, home)
         run.listen = lambda event: told.append(json.dumps(event, ensure_ascii=False))
-        job._look(run, asked)
-        builder = job._builder(run, asked)
-        builder.set_lm(M3dLM("rules", Ledger()))
-        with dspy.context(adapter=dspy.ChatAdapter()):
+        with private.hiding(Private()) as persons, dspy.context(adapter=dspy.ChatAdapter()):
+            job._look(run, asked, persons)
+            builder = job._builder(run, asked)
+            builder.set_lm(M3dLM("rules", Ledger()))
             builder._plan(run, Hands(), "")
             builder._index(run, Hands(), "")
     except SentBack as back:
@@ -123,8 +124,22 @@ def test_a_parser_that_crashes_is_one_line_that_names_the_file(tmp_path, monkeyp
     (tmp_path / "inside" / "parse.py").write_text(crash)
     monkeypatch.setattr(contained, "_CODE", tmp_path / "inside")
     with pytest.raises(DataError, match=r"signal 11.*At work: a\.png\. Remove or replace this file\.") as caught:
-        contained.look(tmp_path / "data")
+        contained.look(tmp_path / "data", private=Private())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("level", ["bwrap", "landlock", "none"])
+def test_a_path_in_an_error_is_the_users_own_at_every_level_of_the_sandbox(level, tmp_path, monkeypatch):
+    box = execute.Containment(level, execute.probe().bwrap if level == "bwrap" else None)
+    if level != "none" and (why := sandbox.trial(box)):
+        pytest.skip(why)
+    bad_datasets.put(str(tmp_path), "real/a.png", b"no image")
+    (tmp_path / "data").symlink_to(tmp_path / "real")
+    monkeypatch.setattr(execute, "probe", lambda: box)
+    with pytest.raises(DataError, match=f"^No image in {tmp_path}/data can be read: a\\.png ") as caught:
+        contained.look(tmp_path / "data", private=Private())
+    assert "/m3/" not in str(caught.value)
+    assert "real" not in str(caught.value)
 
 
 def main():

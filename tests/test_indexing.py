@@ -119,6 +119,30 @@ def test_two_tables_for_one_pattern_are_refused(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ folders
+def test_a_row_is_named_by_the_line_where_it_stands_in_the_file(tmp_path, capsys):
+    put(tmp_path, "ADNI_PT/I1.pt")
+    lines = ("", '"I1","p\n1",CN', "", "I1,p2,AD")  # line 3 to 4, and line 6
+    table(tmp_path, "Image Data ID,Subject,Group", *lines, name="a.csv")
+    with pytest.raises(DataError, match=r"a\.csv, rows 3 and 6 disagree on 'ADNI_PT/I1\.pt'"):
+        ix.from_table(tmp_path, "a.csv", **ADNI)
+    put(
+        tmp_path,
+        "a.json",
+        json.dumps([{"Image Data ID": "I1", "Subject": "p", "Group": cell} for cell in ("CN", "x")]).encode(),
+    )
+    ix.from_table(tmp_path, "a.json", **ADNI | {"labels": {"CN": "CN"}})
+    assert capsys.readouterr().out == "left out: 1 rows whose Group is not one of CN, e.g. row 2\n"
+
+
+def test_a_pattern_stands_for_the_one_folder_that_holds_the_classes(tmp_path):
+    for path in ("Zelda Abernathy/a/1.png", "Zelda Abernathy/b/2.png", "notes/a/3.png"):
+        put(tmp_path, path)
+    found = ix.from_folders(tmp_path, "*", labels={"a": "a", "b": "b"}, images="*.png")
+    assert [item["image"] for item in found] == ["Zelda Abernathy/a/1.png", "Zelda Abernathy/b/2.png"]
+    with pytest.raises(DataError, match=r"2 folders match '\*' and hold a: Zelda Abernathy, notes\. Name one\."):
+        ix.from_folders(tmp_path, "*", labels={"a": "a"}, images="*.png")
+
+
 def test_class_folders_give_items_in_natural_order_with_ids_safe_as_file_names(tmp_path, capsys):
     for name in ("Cyst/Cyst- (10).jpg", "Cyst/Cyst- (2).jpg", "Normal/1.jpg", "Stone/1.jpg", "Cyst/._Cyst- (2).jpg"):
         put(tmp_path, f"CT/data/{name}")

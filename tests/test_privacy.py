@@ -1,5 +1,6 @@
 """What tells who a patient is reaches no language model, log, event or report."""
 
+import gzip
 import json
 import re
 
@@ -12,13 +13,16 @@ from bad_datasets import dcm
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rules_server import by_rules, serve
+from test_tune import make_run
 
 from m3dspy import job
+from m3dspy.optimizers.tune import tune
 from m3dspy.programs.builder import Hands
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM
 from m3dspy.signatures.values import Request
-from m3dspy.workspace.private import Private
+from m3dspy.workspace import execute, private, tools
+from m3dspy.workspace.private import Private, of_text
 
 FIRST = [
     "ZELDA",
@@ -109,7 +113,7 @@ def slices(root):
     notes(root)
     files = []
     for n, person in enumerate(PEOPLE):
-        file = f"dcm/{person['accession']}.dcm"
+        file = f"images/{person['accession']}.dcm"
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(dcm(uid=f"1.2.3.{n}", series=f"1.2.4.{n}", patient=person["name"]))
         dataset = pydicom.dcmread(root / file)
@@ -139,12 +143,31 @@ def volumes(root):
     table(root, files)
 
 
+# The only files of a run that may hold what tells who a patient is, and why.
+MUST_TELL = {
+    "private.json": "it is the map from values to tokens, for its owner's eyes",
+    "request.json": "the user's own words, and where the dataset lies",
+    "index.json": "by these paths the images are found again",
+    "attempts/index/index.json": "the same, as prepare.py left it",
+    "tuning_index.json": "by these paths a training script finds the images it learns from",
+    "public_index.json": "the same; test cases have other paths there",
+    "prepare/unreadable.json": "by their own ids prepare.py leaves cases out that cannot be read",
+    "files.json": "the size and time of every image, by its path",
+}
+
+
 def everything_written(folder):
-    """All that a run wrote for others to read, paths included; the map, the indexes and the request are its own."""
-    own = {"private.json", "index.json", "public_index.json", "request.json"}
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in own]
-    texts = {str(path.relative_to(folder)): path.read_bytes().decode("utf-8", "replace") for path in files}
-    return {name: name + "\n" + text for name, text in texts.items() if not name.startswith("attempts/index/")}
+    """All that a run wrote: path -> path and text. `public/` has the images under their own paths, until training ends.
+
+    Compressed files are opened: Optuna's journals and databases, logs, figures and models are searched as they lie.
+    """
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    kept = {name: path for name, path in files.items() if name not in MUST_TELL and not name.startswith("public/")}
+    return {name: f"{name}\n{unpacked(path).decode('utf-8', 'replace')}" for name, path in kept.items()}
+
+
+def unpacked(path):
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 @pytest.fixture
@@ -166,8 +189,8 @@ def test_no_prompt_event_or_log_tells_who_a_patient_is(make, tmp_path, model):
     make(tmp_path / "data")
     asked = Request(text=REQUEST, data=str(tmp_path / "data"), lm="openai/any", api_base=base, trials=0)
     run = job.start(asked, tmp_path / "runs")
-    job._look(run, asked)
-    with job.private.hiding(job.private.read(run.folder / job.PRIVATE)), dspy.context(adapter=dspy.ChatAdapter()):
+    with private.hiding(Private()) as persons, dspy.context(adapter=dspy.ChatAdapter()):
+        job._look(run, asked, persons)
         builder = job._builder(run, asked)
         builder.set_lm(M3dLM("openai/any", Ledger(run.folder / "lm.jsonl"), base))
         builder._plan(run, Hands(), "")
@@ -181,6 +204,111 @@ def test_no_prompt_event_or_log_tells_who_a_patient_is(make, tmp_path, model):
     assert leaks((run.folder / "private.json").read_text())  # the map does know them
 
 
+def ends_of(home, sent, out, err):
+    """Where a run's text went, and which secrets stand there."""
+    (run,) = (home / "runs").glob("[!.]*")
+    told = {name: leaks(text) for name, text in everything_written(run).items()}
+    places = {"prompts": leaks("\n".join(sent)), "terminal": leaks(out + err), **told}
+    return {place: found for place, found in places.items() if found}
+
+
+SABOTAGE = {
+    "its output": "raise SystemExit((root / 'labels.csv').read_text())",
+    "the check of its index": "splits['test'][0]['image'] += '.gone'",
+    "an id": "splits['test'][0] |= {'id': splits['training'][0]['id']}",
+}
+
+
+def test_class_folders_below_a_folder_named_after_a_patient_are_indexed(tmp_path, model, m3dspy):
+    base, sent = model
+    pictures(tmp_path / "made")
+    for n, image in enumerate(sorted((tmp_path / "made" / "images").iterdir())):
+        place = tmp_path / "data" / "Zelda Abernathy" / CLASSES["ab"[n % 2]] / f"{n}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image.rename(place)
+    notes(tmp_path / "data")
+    to = ("--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0, "--max-calls", 5)
+    _, out, err = m3dspy("run", REQUEST, *to)
+    (run,) = (tmp_path / "runs").glob("[!.]*")
+    assert (run / "index.json").is_file()
+    assert ends_of(tmp_path, sent, out, err) == {}
+
+
+@pytest.mark.skipif(execute.probe().level == "none", reason="no script of a language model runs here")
+@pytest.mark.parametrize("how", SABOTAGE)
+def test_a_prepare_that_fails_over_a_patient_names_it_nowhere(how, tmp_path, m3dspy):
+    sent = []
+
+    def reply(request):
+        sent.append(json.dumps(request, ensure_ascii=False))
+        status, body = by_rules(request)
+        message = body["choices"][0]["message"]
+        message["content"] = message["content"].replace("ix.write_index(", f"{SABOTAGE[how]}; ix.write_index(")
+        return status, body
+
+    pictures(tmp_path / "data")
+    with serve(reply) as base:
+        to = ("--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0)
+        status, out, err = m3dspy("run", REQUEST, *to)
+    assert status == 1
+    assert sum("complaint" in text and "<name-" in text for text in sent) > 0  # it did get to the language model
+    assert "<name-" in err
+    assert ends_of(tmp_path, sent, out, err) == {}
+
+
+def test_what_a_closer_look_finds_names_no_patient(tmp_path, m3dspy):
+    sent, asked = [], iter([("preview", {"path": "README.md"}), ("list_folder", {"folder": "images/Zelda Abernathy"})])
+
+    def reply(request):
+        sent.append(json.dumps(request, ensure_ascii=False))
+        status, body = by_rules(request)
+        message = body["choices"][0]["message"]
+        if "next_tool_name" in message["content"] and (call := next(asked, None)):
+            name, arguments = call
+            message["content"] = message["content"].replace("finish", name).replace("{}", json.dumps(arguments))
+        return status, body
+
+    pictures(tmp_path / "data")
+    with tools.desk(tmp_path / "data"):
+        assert leaks(tools.preview("README.md"))  # what the tool itself lets pass
+    with serve(reply) as base:
+        status, _, _ = m3dspy("run", REQUEST, "--data", "data", "--lm", "openai/any", "--api-base", base,
+                              "--trials", 0, "--max-calls", 6)  # fmt: skip
+    assert status == 1
+    assert sum("observation_1" in text and "The first patient is <name-" in text for text in sent) > 0
+    assert leaks("\n".join(sent)) == []
+
+
+def test_a_dataset_that_is_of_no_use_names_no_patient(tmp_path, m3dspy):
+    pictures(tmp_path / "data")
+    for image in (tmp_path / "data" / "images").iterdir():
+        image.write_bytes(image.read_bytes()[:60])
+    status, out, err = m3dspy("run", REQUEST, "--data", "data", "--trials", 0)
+    assert (status, "No image in" in err, "<name-" in err) == (1, True, True)
+    assert ends_of(tmp_path, [], out, err) == {}
+    (kept,) = (tmp_path / "runs").glob("*/private.json")
+    assert leaks(kept.read_text())  # there a person finds who is meant
+    assert leaks(m3dspy("data", "look", "data")[2])  # and here, where nothing is kept
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_trial_that_fails_over_a_patient_names_it_nowhere(jobs, tmp_path):
+    failure = "assert lr == 0.002 or sys.stderr.write('no slice of ABERNATHY, ZELDA\\n') == 0, 'see Zelda Abernathy'"
+    run = make_run(tmp_path, failure=failure)
+    persons = Private()
+    persons.add("name", "ABERNATHY^ZELDA")
+    private.write(persons, run.folder / private.FILE)
+    told = []
+    run.listen = told.append
+    with run.lock():
+        tuned = tune(run, 3, trusted=True, unsafe=False, jobs=jobs)
+    assert [trial.state for trial in tuned.trials] == ["complete", "failed", "failed"]
+    told_by = {str(path): path.read_text(errors="replace") for path in run.folder.rglob("*") if path.is_file()}
+    told_by = {name: text for name, text in told_by.items() if not name.endswith(private.FILE) and "/code/" not in name}
+    assert sum("no slice of <name-1>" in text for text in told_by.values()) >= 2  # logs, and Optuna's journal
+    assert {name: leaks(text) for name, text in told_by.items() if leaks(text)} == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [pictures, slices])
 def test_a_whole_run_tells_nobody_who_a_patient_is(make, tmp_path, model, m3dspy):
@@ -190,10 +318,12 @@ def test_a_whole_run_tells_nobody_who_a_patient_is(make, tmp_path, model, m3dspy
     assert status == 0
     (run,) = (tmp_path / "runs").glob("[!.]*")
     assert (run / "report.md").is_file()
-    assert leaks("\n".join(sent)) == []
-    told = {name: leaks(text) for name, text in everything_written(run).items()}
-    assert {name: found for name, found in told.items() if found} == {}
-    assert leaks(out) == leaks(err) == []
+    assert ends_of(tmp_path, sent, out, err) == {}
+    commands = [("tune", run.name, "--trials", 2), ("predict", run.name, "data/images", "--out", "answers")]
+    ended = [m3dspy(*command) for command in commands]
+    assert [status for status, _, _ in ended] == [0, 0]
+    assert ends_of(tmp_path, sent, *("".join(texts) for texts in list(zip(*ended, strict=True))[1:])) == {}
+    assert leaks((run / "index.json").read_text())  # a search of the rest for nothing would find nothing
 
 
 def test_a_look_at_dicom_prints_no_tag(tmp_path, m3dspy):
@@ -208,9 +338,24 @@ def test_a_value_has_one_token_in_every_spelling():
     private.add("name", "DOE^JANE")
     private.add("date", "1970-01-31")
     private.add("id", "MRN-00412345")
-    assert private.hide("Jane Doe, doe_jane.png") == "<name-1> <name-1>, <name-1>.png"
+    assert private.hide("Jane Doe, doe_jane.png, JaneDoe2.png") == "<name-1> <name-1>, <name-1>.png, <name-1>2.png"
     assert private.hide("born 19700131 or 1970/01/31") == "born <date-1> or <date-1>"
     assert private.hide("mrn_00412345_2.png") == "<id-1>_2.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Seen by Dr. Ada Byron in 2019, 512 x 512 x 30", "Seen by Dr. <name-1> in 2019, 512 x 512 x 30"),
+        ("tel. (020) 7946-0018", "tel. (<contact-1>"),
+        ("call +44 20 7946 0018.", "call +<contact-1>."),
+        ("12b Old Mill Lane, 40 Way points", "<contact-1>, 40 Way points"),
+    ],
+)
+def test_persons_in_free_text_are_hidden_and_counts_are_not(text, shown):
+    private = Private()
+    of_text(private, text)
+    assert private.hide(text) == shown
 
 
 def test_names_of_classes_and_words_of_the_request_survive():

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import IO
 
 from m3dspy.errors import NoSandbox, RunFailed
-from m3dspy.workspace import sandbox
+from m3dspy.workspace import private, sandbox
 from m3dspy.workspace.runs import disk
 from m3dspy.workspace.sandbox import Containment, Limits, probe
 from m3dspy.workspace.sandbox.walls import Gpus
@@ -132,15 +132,26 @@ def _judge(ending: sandbox.Ending, script: str, log: Path) -> None:
 
 
 class _Log:
-    """A log that keeps the first 8 MiB and the last 1 MiB of what a script prints."""
+    """A log that keeps the first 8 MiB and the last 1 MiB of what a script prints, whole lines, `private` hidden."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file, self.total, self.tail = path.open("ab", buffering=0), 0, bytearray()
+        self.private, self.told, self.begun = private.current(), 0, b""
 
     def write(self, chunk: bytes) -> None:
-        room = max(0, LOG_HEAD - self.total)
         self.total += len(chunk)
+        whole, end, self.begun = (self.begun + chunk).rpartition(b"\n")
+        self._keep(whole + end)
+        if len(self.begun) > LONGEST_LINE:
+            self._keep(self.begun)
+            self.begun = b""
+
+    def _keep(self, text: bytes) -> None:
+        how = "surrogateescape"  # bytes that are no text stay as they are
+        chunk = self.private.hide(text.decode(errors=how)).encode(errors=how) if self.private.values else text
+        room = max(0, LOG_HEAD - self.told)
+        self.told += len(chunk)
         if room:
             self.file.write(chunk[:room])
         self.tail += chunk[room:]
@@ -149,8 +160,9 @@ class _Log:
 
     def close(self) -> None:
         with self.file:
+            self._keep(self.begun)
             kept = self.tail[-LOG_TAIL:]
-            if (left_out := self.total - LOG_HEAD - len(kept)) > 0:
+            if (left_out := self.told - LOG_HEAD - len(kept)) > 0:
                 self.file.write(f"\n[{left_out:,} bytes left out]\n".encode())
             self.file.write(kept)
 

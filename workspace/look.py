@@ -26,7 +26,7 @@ from m3dspy.workspace.looking.patients import patient_keys
 from m3dspy.workspace.looking.tree import Family, Tree, families, scan, suffix_of
 from m3dspy.workspace.patterns import clean, is_role, masked, word_set, words
 from m3dspy.workspace.private import TOKEN, Private, hidden, hiding, of_dicom, of_json, of_rows, of_text
-from m3dspy.workspace.tables import TABLE_SUFFIXES, read_json, read_table
+from m3dspy.workspace.tables import TABLE_SUFFIXES, Table, read_json, read_table
 
 MOST = 12  # groups, tables, pairs ... that a fingerprint holds
 MOST_TEXTS = 4 * MOST  # tables and documents that are read
@@ -35,7 +35,6 @@ TOLERANCE = 0.01  # relative difference of spacings
 DESCRIBING = word_set("label labels class classes dataset annotation annotations truth groundtruth metadata")
 SAMPLED_HEADERS = 2000  # DICOM files whose tags are searched for persons
 PATHS = word_set("pattern folder path names_files image mask parent table part")
-Rows = tuple[list[str], list[dict[str, str]]]
 
 
 def look(
@@ -51,7 +50,8 @@ def look(
         sample: files of each group whose headers are read, evenly spread; voxels are read of as many of these as make
             24 MB on disk, five at least.
         notice: called with each warning as the person should read it, with the files' real names.
-        private: is given what could tell who a patient is; in the fingerprint tokens stand for it.
+        private: is given what could tell who a patient is, before the folder is found to be of no use, too; in the
+            fingerprint tokens stand for it.
     Raises:
         UsageError: there is no such folder.  DataError: it is empty, holds no image that can be read, or cannot be
             trained on: every file and row that stands against it is named.
@@ -62,8 +62,12 @@ def look(
     findings.of_walk(tree, notes)
     _check_images(root, tree)
     raw, documents, damaged = _texts(root, tree, notes)
+    if private is not None:
+        _of_texts(root, tree, raw, private)
     found = _measured(root, tree, raw, sample, notes)
     images = [measured for measured in found if not measured.is_mask]
+    if private is not None:
+        _of_headers(root, images, private)
     if declared := _declared(root, tree):
         for measured in found:
             if measured.is_mask:
@@ -103,15 +107,14 @@ def look(
     )
     if private is None:
         return found_out
-    _identify(root, tree, raw, images, private)
     private.protect(label for way in ways for label in set(way.classes.values()))
     private.protect(part for path in tree.sizes for part in path.split("/")[:-1] if is_role(part))
     with hiding(private):
         return Fingerprint.model_validate(_without_tokens(hidden(found_out.model_dump())))
 
 
-def _identify(root: Path, tree: Tree, raw: Mapping[str, Rows], images: Sequence[Measured], private: Private) -> None:
-    """Gather what tables, documents and DICOM headers say of persons."""
+def _of_texts(root: Path, tree: Tree, raw: Mapping[str, Table], private: Private) -> None:
+    """Gather what tables and documents say of persons."""
     for columns, rows in raw.values():
         of_rows(private, columns, rows)
     texts = [path for path in tree.others if is_document(path) and path not in raw and tree.sizes[path] <= MAX_BYTES]
@@ -121,6 +124,10 @@ def _identify(root: Path, tree: Tree, raw: Mapping[str, Rows], images: Sequence[
                 of_json(private, read_json(root / path))
             else:
                 of_text(private, (root / path).read_bytes().decode("utf-8", "replace"))
+
+
+def _of_headers(root: Path, images: Sequence[Measured], private: Private) -> None:
+    """Gather what DICOM headers say of persons."""
     files = [file for measured in images if measured.family.format == "dicom" for file in measured.family.files]
     if files:
         of_dicom(private, [root / file for file in spread(files, SAMPLED_HEADERS)])
@@ -144,7 +151,7 @@ def _check_images(root: Path, tree: Tree) -> None:
         raise DataError(f"{root} holds no images, but {held}. Known formats: {known}. Unpack archives first.")
 
 
-def _measured(root: Path, tree: Tree, raw: Mapping[str, Rows], sample: int, notes: Notes) -> list[Measured]:
+def _measured(root: Path, tree: Tree, raw: Mapping[str, Table], sample: int, notes: Notes) -> list[Measured]:
     """The families of which an image can be read, the largest first.
 
     Raises: DataError: there is none.
@@ -164,7 +171,7 @@ def _measured(root: Path, tree: Tree, raw: Mapping[str, Rows], sample: int, note
     return readable
 
 
-def _named_singly(family: Family, raw: Mapping[str, Rows]) -> bool:
+def _named_singly(family: Family, raw: Mapping[str, Table]) -> bool:
     """Whether a table names the files one by one: then they are pictures, even where folders look like volumes."""
     if not raw or not (family.stacks or family.format == "dicom"):
         return False
@@ -173,9 +180,9 @@ def _named_singly(family: Family, raw: Mapping[str, Rows]) -> bool:
     return any(2 * len(set(cases)) > len(family.files) for cases in named)
 
 
-def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Rows], list[Document], dict[str, str]]:
+def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list[Document], dict[str, str]]:
     """The tables by path, and the documents, those that lie highest first; and what is wrong with damaged ones."""
-    tables: dict[str, Rows] = {}
+    tables: dict[str, Table] = {}
     documents: list[Document] = []
     damaged: dict[str, str] = {}
     wanted = [path for path in tree.others if suffix_of(path) in TABLE_SUFFIXES or is_document(path)]

@@ -74,19 +74,13 @@ def _attempt(run: Run, plan: Plan, root: Path, trusted: bool, unsafe: bool) -> t
     try:
         for line in lines:
             run.event("log", attempt="index", text=untrusted.clean(line)[:300])
-        _hide_in(log)
     except RunFailed as failure:
-        _hide_in(log)
         said = failure.tail[-1].partition("m3dspy.errors.DataError: ")[2] if failure.tail else ""
         raise DataError(said) if said else failure from None
     index = read_index(out)
     if problems := _unlike(index, plan):
         raise DataError("\n".join(problems))
     return index, contained.check(out / "index.json", root, plan.caps)
-
-
-def _hide_in(log: Path) -> None:
-    write_atomic(log, hidden(log.read_text(errors="replace")).encode())
 
 
 def read_index(folder: Path) -> Index:

@@ -16,20 +16,28 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from m3dspy.errors import M3Error, Stopped
 from m3dspy.workspace.patterns import words
 
+FILE = "private.json"  # of a run: values and tokens; it is sent nowhere
 MOST_VALUES = 200_000
 LEAST_SIGNS, LEAST_LETTERS = 5, 3  # of a value, and of a part of a person's name; shorter ones are in every text
 TOKEN = re.compile(r"<(?:name|id|date|contact)-\d+>")
+Values = dict[str, Annotated[str, StringConstraints(pattern=f"^{TOKEN.pattern}$")]]  # value -> its token
 _RUN = re.compile(r"[^\W\d_]+|\d+")
 _TITLED = re.compile(
-    r"(?:\b(?:dr|prof|mr|mrs|ms|patient|physician|name|surgeon|reader|radiologist)\b[.:=\s]*(?:is\s+)?)"
-    r"((?!(?:ID|MRN|DOB)\b)[A-Z][\w'-]+(?:[ ^,]+[A-Z][\w'-]+){0,2})", re.IGNORECASE
-)  # fmt: skip
+    r"(?i:\b(?:dr|prof|mr|mrs|ms|patient|physician|name|surgeon|reader|radiologist)\b[.:=\s]*(?:is\s+)?)"
+    r"((?!(?:ID|MRN|DOB)\b)[A-Z][\w'-]+(?:[ ^,]+[A-Z][\w'-]+){0,2})"
+)
+_PHONE = re.compile(r"(?:\b(?:phone|tel|telephone|mobile|fax)\b[.:\s]*|\+)(\(?\d[\d ()./-]{5,}\d)", re.IGNORECASE)
+_STREET = re.compile(
+    r"\b\d+[a-z]?,?\s+(?:[A-Z][\w'-]+\s+){1,3}"
+    r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Crescent|Close|Court|Square|Way|Place|Boulevard|Terrace)\b"
+)
 _KINDS = {
     "name": "name surname forename patientname physician doctor reader operator father mother",
     "date": "birth dob birthdate",
@@ -57,11 +65,19 @@ class Private:
     """Identifying values and their tokens. `values`: letters and digits, parted by blanks -> token."""
 
     def __init__(self, values: Mapping[str, str] = {}):
-        self.values = dict(values)
-        self._counts = Counter(token.partition("-")[0] for token in set(self.values.values()))
+        self.values: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
         self._starts: dict[str, list[tuple[str, ...]]] = {}
-        for value in self.values:
-            self._begin(value)
+        self.learn(values)
+
+    def learn(self, values: Mapping[str, str]) -> None:
+        """Take over values with their tokens."""
+        for value, token in values.items():
+            if value not in self.values:
+                self.values[value] = token
+                self._begin(value)
+                kind, _, number = token.strip(">").partition("-")
+                self._counts[kind] = max(self._counts[kind], int(number))
 
     def add(self, kind: str, value: str) -> None:
         """One more value; of a person's name its parts, too."""
@@ -75,6 +91,7 @@ class Private:
         forms = [text]
         if kind == "name":
             forms += [run for run in runs if len(run) >= LEAST_LETTERS and run.isalpha()]
+            forms += ["".join(runs), "".join(runs[::-1])]
         if kind == "date" and (digits := "".join(runs)).isdigit():
             forms += [digits, *([f"{digits[:4]} {digits[4:6]} {digits[6:]}"] if len(digits) == 8 else [])]
         for form in forms:
@@ -157,11 +174,13 @@ def of_json(private: Private, data: Any, name: str = "") -> None:
 
 
 def of_text(private: Private, text: str) -> None:
-    """Names that a title or a word such as "patient" leads."""
+    """Names that a title or a word such as "patient" leads, telephone numbers, and streets with their numbers."""
     for found in _TITLED.finditer(text):
         titled = found[0][:2].lower() in ("dr", "pr", "mr", "ms")
         if found[1][0].isupper() and (titled or " " in found[1] or "^" in found[1]):
             private.add("name", found[1])
+    for found in (*_PHONE.finditer(text), *_STREET.finditer(text)):
+        private.add("contact", found[found.re.groups])
 
 
 def of_dicom(private: Private, files: Iterable[Path]) -> None:
@@ -199,18 +218,26 @@ _current: ContextVar[Private] = ContextVar("identifying values of the dataset at
 
 
 @contextmanager
-def hiding(private: Private) -> Iterator[None]:
-    """Inside, `hidden` replaces these values."""
+def hiding(private: Private) -> Iterator[Private]:
+    """Inside, `hidden` replaces these values, and those that are added; an error that leaves carries tokens, too."""
     token = _current.set(private)
     try:
-        yield
+        yield private
+    except (M3Error, Stopped) as error:
+        error.args = (hidden(str(error)),)
+        raise
     finally:
         _current.reset(token)
 
 
+def current() -> Private:
+    """The values that `hidden` replaces here; threads begin without."""
+    return _current.get()
+
+
 def hidden(value: Any) -> Any:
     """Text, or lists and dicts of it, with tokens in place of what identifies; keys stay."""
-    private = _current.get()
+    private = current()
     if not private.values:
         return value
     if isinstance(value, str):
@@ -237,6 +264,6 @@ def write(private: Private, path: Path) -> None:
 def read(path: Path) -> Private:
     """The values kept with a run; none where it has none yet."""
     try:
-        return Private(TypeAdapter(dict[str, str]).validate_json(path.read_bytes()))
+        return Private(TypeAdapter(Values).validate_json(path.read_bytes()))
     except (FileNotFoundError, ValidationError):
         return Private()

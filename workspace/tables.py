@@ -1,6 +1,7 @@
 """Tables as plain strings: CSV and TSV, the first sheet of an XLSX, and JSON lists of records.
 
-    columns, rows = read_table(path)        # rows: one dict a row, column -> cell, "" where nothing stands
+    columns, rows = read_table(path)        # rows: column -> cell, "" where nothing stands
+    rows[0].line                            # where it begins in the file
 
 Cells stay text, as a person would read them in a spreadsheet: no type is guessed, and nothing is computed.
 """
@@ -20,7 +21,19 @@ from m3dspy.workspace.sources import at_work
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".json")
 MAX_BYTES = 512 << 20
 MAX_ROWS = 2_000_000
-Table = tuple[list[str], list[dict[str, str]]]
+
+
+class Row(dict[str, str]):
+    """Column -> cell. `line`: of the text, or the row of the sheet, or the place among records, from 1 on."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, cells: Iterable[tuple[str, str]], line: int):
+        super().__init__(cells)
+        self.line = line
+
+
+Table = tuple[list[str], list[Row]]
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -85,7 +98,7 @@ def _json(path: Path, text: str) -> Any:
 def _table(path: Path, lines: Iterable[tuple[int, list[str]]]) -> Table:
     """From numbered lines of cells, the first of which names the columns."""
     columns: list[str] = []
-    rows: list[dict[str, str]] = []
+    rows: list[Row] = []
     for number, cells in lines:
         if not columns:
             columns = _distinct(cells)
@@ -97,7 +110,7 @@ def _table(path: Path, lines: Iterable[tuple[int, list[str]]]) -> Table:
             )
         if len(rows) == MAX_ROWS:
             raise DataError(f"{path.name} has more than {MAX_ROWS:,} rows; cut it down to the images at hand.")
-        rows.append(dict(zip(columns, cells, strict=True)))
+        rows.append(Row(zip(columns, cells, strict=True), number))
     if not columns:
         raise DataError(f"{path.name} is empty; a table begins with a line of column names.")
     return columns, rows
@@ -203,7 +216,8 @@ def _records(path: Path) -> Table:
     if len(records) > MAX_ROWS:
         raise DataError(f"{path.name} has more than {MAX_ROWS:,} rows; cut it down to the images at hand.")
     columns = list(dict.fromkeys(name for record in records for name in record))
-    return columns, [{name: _json_cell(record.get(name)) for name in columns} for record in records]
+    cells = (((name, _json_cell(record.get(name))) for name in columns) for record in records)
+    return columns, [Row(row, number) for number, row in enumerate(cells, start=1)]
 
 
 def _json_cell(value: Any) -> str:

@@ -151,6 +151,48 @@ def find(root: Path, pattern: str, below: str = "") -> list[str]:
     return found
 
 
+def one_file(root: Path, pattern: str, what: str) -> str:
+    """The path of a file that is named, or fits a pattern alone.
+
+    Raises: DataError: none fits, or several.
+    """
+    path = relative(pattern, f"The {what}")
+    if (root / path).is_file():
+        return path
+    matches = find(root, path)
+    if len(matches) != 1:
+        raise DataError(
+            f"{len(matches)} files match the {what} {pattern!r}: {', '.join(matches[:5])}. Name one of them."
+        )
+    return matches[0]
+
+
+def one_folder(root: Path, pattern: str, holding: Iterable[str]) -> str:
+    """The path of a folder that is named, or fits a pattern and holds these folders alone.
+
+    Raises: DataError: none does, or several.
+    """
+    path = relative(pattern, "The folder")
+    if (root / path).is_dir() or not _WILDCARD.search(path):
+        return path
+    found = [""]
+    for part in path.split("/"):
+        fits = regex_of(part).fullmatch
+        below = [(folder, name) for folder in found for name in _folders(within(root, folder))]
+        found = [f"{folder}/{name}".lstrip("/") for folder, name in below if fits(name)]
+    wanted = list(holding)
+    found = sorted(folder for folder in found if all((root / folder / name).is_dir() for name in wanted))
+    if len(found) != 1:
+        raise DataError(
+            f"{len(found)} folders match {pattern!r} and hold {', '.join(wanted)}: {', '.join(found[:5])}. Name one."
+        )
+    return found[0]
+
+
+def _folders(folder: Path) -> list[str]:
+    return [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
+
+
 def cases(root: Path, pattern: str, slices: bool, below: str = "") -> dict[str, str | list[str]]:
     """Case -> its image: a file is its own image, a slice folder the list of its files in order."""
     files = find(root, pattern, below)

@@ -13,7 +13,7 @@ from typing import Any
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Item
-from m3dspy.workspace.indexes.cases import find, items, left_out, relative, stem
+from m3dspy.workspace.indexes.cases import find, items, left_out, one_file, stem
 from m3dspy.workspace.indexes.gathering import from_pairs
 from m3dspy.workspace.indexes.splitting import SPELLINGS
 from m3dspy.workspace.runs import write_atomic
@@ -30,7 +30,7 @@ def from_json(root: Path, path: str) -> list[dict]:
 
     Example: items = ix.from_json(root, "dataset.json")
     """
-    path = relative(path, "path")
+    path = one_file(root, path, "list")
     data = read_json(root / path)
     base = path.rpartition("/")[0]
     if isinstance(data, dict) and (

@@ -15,6 +15,8 @@ from m3dspy.workspace.indexes.cases import (
     items,
     left_out,
     natural,
+    one_file,
+    one_folder,
     patients,
     relative,
     stem,
@@ -73,7 +75,7 @@ def from_table(
     Example: ix.from_table(root, "ADNI1.csv", file_column="Image Data ID", label_column="Group", images="ADNI_PT/*.pt",
                            labels={"CN": "CN", "AD": "AD"}, patient_column="Subject")
     """
-    path = _one_table(root, table)
+    path = one_file(root, table, "table")
     columns, rows = read_table(root / path)
     asked = [_named_as_shown(name, columns) for name in (file_column, label_column, patient_column, split_column)]
     _check_columns(path, columns, asked)
@@ -86,31 +88,31 @@ def from_table(
     chosen: dict[str, tuple[int, tuple]] = {}
     seen, with_row = set(), set()
     repeats, unlabelled, fileless, nameless = [], [], [], []
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         cells = tuple(row.values())
         cell = row[file_column]
-        case = named_by(cell, f"{path}, row {number}") or named_by(cell.strip(), f"{path}, row {number}")
+        case = named_by(cell, f"{path}, row {row.line}") or named_by(cell.strip(), f"{path}, row {row.line}")
         with_row.add(case)
         label = wanted.get(row[label_column].strip())
         person = row[patient_column].strip() if patient_column else None
         if cells in seen:
-            repeats.append(f"row {number}")
+            repeats.append(f"row {row.line}")
         elif label is None:
-            unlabelled.append(f"row {number}")
+            unlabelled.append(f"row {row.line}")
         elif case is None:
             fileless.append(repr(cell))
         elif person == "":
-            nameless.append(f"row {number}")
+            nameless.append(f"row {row.line}")
         else:
             entry = (label, person, split_named(row[split_column], path) if split_column else None)
-            earlier, known = chosen.setdefault(case, (number, entry))
+            earlier, known = chosen.setdefault(case, (row.line, entry))
             if known != entry:
                 raise DataError(
-                    f"{path}, rows {earlier} and {number} disagree on {case!r}: {_shown(known)} and {_shown(entry)}. "
+                    f"{path}, rows {earlier} and {row.line} disagree on {case!r}: {_shown(known)} and {_shown(entry)}. "
                     "Choose the column that tells them apart, or leave this image out."
                 )
-            if earlier != number:
-                repeats.append(f"row {number}")
+            if earlier != row.line:
+                repeats.append(f"row {row.line}")
         seen.add(cells)
     left_out(repeats, "rows that repeat an earlier one")
     left_out(unlabelled, f"rows whose {label_column} is not one of {', '.join(wanted)}")
@@ -144,14 +146,14 @@ def from_folders(
 ) -> list[dict]:
     """Items from one folder a class.
 
-    `labels`: folder below `parent` -> label; other folders are left out. `images`: pattern below the class folder,
-    `**/*.png` for any depth. `patient`: "folder" (the first folder below the class), or a regular expression with one
-    group on the file name (on the path, if it holds a /), or None (each image its own patient; then call
-    group_lookalikes). `slices`: each folder of files is one image.
+    `parent`: a folder, or a pattern that fits one. `labels`: folder below it -> label; other folders are left out.
+    `images`: pattern below the class folder, `**/*.png` for any depth. `patient`: "folder" (the first folder below the
+    class), or a regular expression with one group on the file name (on the path, if it holds a /), or None (each image
+    its own patient; then call group_lookalikes). `slices`: each folder of files is one image.
 
     Example: ix.from_folders(root, "CT/data", labels={"Cyst": "cyst", "Normal": "normal"}, images="**/*.jpg")
     """
-    parent = relative(parent, "parent")
+    parent = one_folder(root, parent, labels)
     image_of, label_of, people = {}, {}, []
     for folder, label in labels.items():
         below = relative(join(parent, folder), "labels")
@@ -198,16 +200,6 @@ def from_pairs(root: Path, *, images: str, masks: str, patient: str | None = Non
 
 def _key(image: str | list[str]) -> str:
     return image if isinstance(image, str) else image[0]
-
-
-def _one_table(root: Path, table: str) -> str:
-    path = relative(table, "table")
-    if (root / path).is_file():
-        return path
-    matches = find(root, path)
-    if len(matches) != 1:
-        raise DataError(f"{len(matches)} files match the table {table!r}: {', '.join(matches[:5])}. Name one of them.")
-    return matches[0]
 
 
 def _named_as_shown(name: str | None, columns: Iterable[str]) -> Any:

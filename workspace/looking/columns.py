@@ -15,6 +15,7 @@ from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.tree import Family
 from m3dspy.workspace.patterns import clean, pattern_of, word_set, words
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
+from m3dspy.workspace.tables import Row
 
 Kind = Literal["category", "number", "text", "identifier", "date", "empty"]
 
@@ -39,7 +40,7 @@ class Seen:
 
     table: Table
     names: list[str]
-    rows: list[dict[str, str]]
+    rows: list[Row]
     cases: dict[str, list[str | None]]
 
     @property
@@ -116,7 +117,7 @@ def _is_tail(one: str, other: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ the table
-def look_at(path: str, columns: Sequence[str], rows: list[dict[str, str]], files: FileNames) -> Seen:
+def look_at(path: str, columns: Sequence[str], rows: list[Row], files: FileNames) -> Seen:
     """A table's columns described; `path` as it is to be shown."""
     cases = {name: found for name in columns if (found := files_named(rows, name, files))}
     if any(not names_person(name) for name in cases):  # a patient's id may be the stem of one of his images

@@ -7,13 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from m3dspy.errors import DataError, M3Error, RunFailed, UsageError
 from m3dspy.signatures.values import Caps, Fingerprint, Value
-from m3dspy.workspace import execute, untrusted
+from m3dspy.workspace import execute, sandbox, untrusted
 from m3dspy.workspace.indexes.cases import existing
 from m3dspy.workspace.patterns import clean
+from m3dspy.workspace.private import Private, Values
 
 T = TypeVar("T")
 SECONDS = 1800.0
@@ -22,26 +23,38 @@ _CODE = Path(__file__).parent / "inside"
 _KINDS = {kind.__name__: kind for kind in (DataError, UsageError)}
 
 
-class Looked(Value):
+class Answered(Value):
+    """What the reader left. `error`, of a `kind`: why there is nothing else."""
+
+    error: str = ""
+    kind: str = ""
+
+
+class Looked(Answered):
     """A fingerprint with tokens for what could tell who a patient is, and `private`: value -> token."""
 
-    fingerprint: Fingerprint
-    private: dict[str, str]
+    fingerprint: Fingerprint | None = None
+    private: Values
 
 
-class Checked(Value):
+class Checked(Answered):
     """`problems`: what is wrong with an index, its unreadable cases aside; `unreadable`: why -> ids of those cases."""
 
-    problems: tuple[str, ...]
-    unreadable: dict[str, tuple[str, ...]]
+    problems: tuple[str, ...] = ()
+    unreadable: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
-def look(root: Path, *, notice: Callable[[str], None] = lambda line: None) -> Looked:
-    """As `workspace.look.look`, in the sandbox.
+def look(root: Path, *, notice: Callable[[str], None] = lambda line: None, private: Private) -> Fingerprint:
+    """As `workspace.look.look`, in the sandbox; `private` is filled where the folder cannot be used, too.
 
     Raises: UsageError, DataError: as there; or a file ended its reader.
     """
-    return _parsed(existing(root), {}, (), notice, Looked)
+    looked = _parsed(existing(root), {}, (), notice, Looked)
+    private.learn(looked.private)
+    _raise(looked, root)
+    if not looked.fingerprint:
+        raise DataError(f"What was found in {root} cannot be read: it is nothing.")
+    return looked.fingerprint
 
 
 def check(index: Path, root: Path, caps: Caps) -> Checked:
@@ -50,7 +63,9 @@ def check(index: Path, root: Path, caps: Caps) -> Checked:
     Raises: DataError: a file claims too much, or ended its reader.
     """
     arguments = ("--index", "{index}", "--caps", caps.model_dump_json())
-    return _parsed(root, {"index": index}, arguments, lambda line: None, Checked)
+    checked = _parsed(root, {"index": index}, arguments, lambda line: None, Checked)
+    _raise(checked, root)
+    return checked
 
 
 def _parsed(
@@ -77,13 +92,15 @@ def _parsed(
                     notice(_here(str(json.loads(line)), root))
         except RunFailed as failure:
             raise DataError(_ended_by(failure, out / "journal", root)) from failure
-        result = json.loads(untrusted.read(out, "result.json", MOST_BYTES))
-        if "error" in result:
-            raise _KINDS.get(result["kind"], M3Error)(_here(result["error"], root))
         try:
-            return TypeAdapter(kind).validate_python(result)
+            return TypeAdapter(kind).validate_json(untrusted.read(out, "result.json", MOST_BYTES))
         except ValidationError as error:
             raise DataError(f"What was found in {root} cannot be read: {error.errors()[0]['msg']}.") from None
+
+
+def _raise(answered: Answered, root: Path) -> None:
+    if answered.error:
+        raise _KINDS.get(answered.kind, M3Error)(_here(answered.error, root))
 
 
 def _ended_by(failure: RunFailed, journal: Path, root: Path) -> str:
@@ -98,5 +115,5 @@ def _ended_by(failure: RunFailed, journal: Path, root: Path) -> str:
 
 
 def _here(text: str, root: Path) -> str:
-    """Paths inside the sandbox as the person knows them."""
-    return text.replace("/m3/data", str(root))
+    """Paths as the reader has them, as the person knows them."""
+    return text.replace(str(sandbox.place_of(execute.probe(), root.resolve(), "data")), str(root))

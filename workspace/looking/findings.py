@@ -126,9 +126,9 @@ def of_table(seen: Seen, files: FileNames, notes: Notes) -> None:
         return
     cases = seen.cases[column]
     pattern = next(files.patterns[case] for case in cases if case)
-    outside = [number for number, row in enumerate(seen.rows, 2) if leaves(row[column])]
+    outside = [row.line for row in seen.rows if leaves(row[column])]
     if outside:
-        numbers = ", ".join(f"row {number}" for number in outside[: 2 * SHOWN])
+        numbers = ", ".join(f"row {line}" for line in outside[: 2 * SHOWN])
         notes.refuse([path], f"{numbers}: a path that leaves the dataset folder")
     rows = [row[column] for row, case in zip(seen.rows, cases, strict=True) if not case and not is_missing(row[column])]
     if rows:

@@ -12,6 +12,7 @@ from typing import Any
 
 from m3dspy.errors import M3Error
 from m3dspy.workspace import sources
+from m3dspy.workspace.private import Private
 
 MEMORY_SHARE = 0.75  # of the machine's; beyond it a file "needs more memory than this machine has"
 
@@ -26,20 +27,21 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sources.keep_journal(given.out / "journal")
+    private = Private()
     try:
-        result = _check(given.index, given.data, given.caps) if given.index else _look(given.data)
+        result = _check(given.index, given.data, given.caps) if given.index else _look(given.data, private)
     except M3Error as error:
         result = {"error": str(error), "kind": type(error).__name__}
+    if not given.index:
+        result["private"] = private.values
     (given.out / "result.json").write_text(json.dumps(result))
 
 
-def _look(root: Path) -> dict[str, Any]:
+def _look(root: Path, private: Private) -> dict[str, Any]:
     from m3dspy.workspace.look import look
-    from m3dspy.workspace.private import Private
 
-    private = Private()
     found = look(root, notice=lambda line: print(json.dumps(line), flush=True), private=private)
-    return {"fingerprint": found.model_dump(mode="json"), "private": private.values}
+    return {"fingerprint": found.model_dump(mode="json")}
 
 
 def _check(path: Path, root: Path, caps: str) -> dict[str, Any]:
