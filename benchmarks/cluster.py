@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,11 +30,12 @@ from workers import small_run
 
 from m3dspy import cluster, job
 from m3dspy.m3bench import task as datasets
+from m3dspy.m3bench.bench import bench as run_bench
 from m3dspy.optimizers.tune import tune
 from m3dspy.signatures.values import Request
 
 WORKERS = 3
-DATASETS = ("ADNI", "COVID19", "CT-kidney", "HIS")
+DATASETS = ("ADNI", "BTCV", "COVID19", "CT-kidney")  # at their smallest, as a quick try, without tuning
 TRIALS, EPOCHS = 24, 30  # a trial trains for a third of the epochs
 
 
@@ -78,19 +80,17 @@ class Killer:
 
 # ------------------------------------------------------------------------------------------------ bench
 def bench(scratch: Path) -> None:
-    for name in DATASETS:
-        datasets.make(name, scratch / "data" / name, size=datasets.find(name).smallest)
-    request = Request(text="-", data=".", trials=0)
+    tasks, folders = [], {name: scratch / "data" / name for name in DATASETS}
+    for name, folder in folders.items():
+        found = datasets.make(name, folder, size=datasets.find(name).smallest)
+        tasks.append(replace(found, requests=(f"{found.requests[0]}, as a quick try",)))
+    candidate = job.Candidate(Request(text="-", data=".", trials=0), force=False)
 
     def go(way: str, pool: Any, listen: Callable[[dict[str, Any]], None]) -> tuple[float, dict[str, Any]]:
-        out = scratch / way
-        out.mkdir()
-        (out / "data").symlink_to(scratch / "data")
         begun = time.perf_counter()
-        table = job.bench(list(DATASETS), request, 1, out, listen, executor=pool)
-        return time.perf_counter() - begun, {
-            row.dataset: (row.s1.successes, row.score, row.failures) for row in table.rows
-        }
+        table = run_bench(candidate, tasks, 1, scratch / way, data=folders, executor=pool, listen=listen)
+        seconds = time.perf_counter() - begun
+        return seconds, {row.dataset: (row.s1.successes, row.score, row.failures) for row in table.rows}
 
     def quiet(event: dict[str, Any]) -> None:
         pass
@@ -100,7 +100,7 @@ def bench(scratch: Path) -> None:
     print(f"bench, one at a time here: {alone:.0f} s, {_done(expected)}", flush=True)
     with cluster.executor(None, WORKERS, scratch) as pool:
         seconds, found = go("side-by-side", pool, quiet)
-    _same("bench", f"{WORKERS} at a time here", seconds, alone, found, expected)
+    _same(f"{WORKERS} at a time here", seconds, alone, found, expected)
     again: list[str] = []
 
     def heard(event: dict[str, Any]) -> None:
@@ -123,23 +123,17 @@ def bench(scratch: Path) -> None:
             seconds, found = go("cluster", pool, heard)
         stop.set()
         thread.join()
-    _same(
-        "bench",
-        f"{WORKERS} workers, {killer.killed} killed, {len(again)} begun once more",
-        seconds,
-        alone,
-        found,
-        expected,
-    )
+    how = f"{WORKERS} workers, {killer.killed} killed, {len(again)} begun once more"
+    _same(how, seconds, alone, found, expected)
 
 
 def _done(found: dict[str, Any]) -> str:
     return f"{sum(s1 for s1, _, _ in found.values())} of {len(found)} done"
 
 
-def _same(what: str, how: str, seconds: float, alone: float, found: dict[str, Any], expected: dict[str, Any]) -> None:
+def _same(how: str, seconds: float, alone: float, found: dict[str, Any], expected: dict[str, Any]) -> None:
     same = "the same scores" if found == expected else f"DIFFERENT: {found} instead of {expected}"
-    print(f"{what}, {how}: {seconds:.0f} s ({seconds / alone:.2f}), {_done(found)}, {same}", flush=True)
+    print(f"bench, {how}: {seconds:.0f} s ({seconds / alone:.2f}), {_done(found)}, {same}", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------ tune
