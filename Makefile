@@ -1,17 +1,21 @@
-# make demo: train, tune, grade and report on made-up data.   make test: every test, the slow ones too.   make lint.   make clean.
+# make demo: train, tune, grade and report on made-up data.   make test: the slow tests too.   make soak: those of minutes each.
+# make lint.   make clean.
 # The first of them sets up .venv with the first Python 3.11 or newer that can; another one: make test PYTHON=/path/to/python3
 SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.{13,12,11}; do \
 	  $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 demo: .venv/installed
 	.venv/bin/m3dspy demo
 
 test: .venv/installed
-	.venv/bin/pytest -q -n auto -m 'not gpu'
+	.venv/bin/pytest -q -n auto -m 'not gpu and not soak'
+
+soak: .venv/installed
+	.venv/bin/pytest -q -m soak
 
 lint: .venv/installed
 	.venv/bin/ruff check .

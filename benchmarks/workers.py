@@ -27,8 +27,8 @@ SETTINGS = {"epochs": 1, "width": 8}
 HOW = {"trusted": True, "unsafe": False}
 
 
-def small_run(home: Path) -> Run:
-    """A run on the made-up images of the classification template, up to its script."""
+def small_run(home: Path, **design: object) -> Run:
+    """A run on the made-up images of the classification template, up to its script. Args: design: what differs."""
     sys.path.insert(0, str(TEMPLATES))
     from classify import made_up  # pyright: ignore[reportMissingImports]
 
@@ -41,10 +41,10 @@ def small_run(home: Path) -> Run:
     source = Source(kind="table", path="labels.csv")
     plan = {"task": "classification", "goal": "x", "modality": "other", "dims": 3, "images": "*.npy"}
     run.commit("plan", Plan.model_validate({**plan, "labels": index.labels, "source": source}))
-    design = {"template": "classify", "network": "cnn", "dims": 3, "size": (24, 24, 24), "intensity": "zscore"}
-    design = Design.model_validate({**design, "loss": "ce", "lr": 2e-3, "batch": 8, "epochs": 3})
-    run.commit("design", design)
-    emit(design, index, run.folder / "code")
+    usual = {"template": "classify", "network": "cnn", "dims": 3, "size": (24, 24, 24), "intensity": "zscore"}
+    usual |= {"loss": "ce", "lr": 2e-3, "batch": 8, "epochs": 3}
+    run.commit("design", chosen := Design.model_validate(usual | design))
+    emit(chosen, index, run.folder / "code")
     return run
 
 

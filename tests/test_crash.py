@@ -283,7 +283,7 @@ def test_a_disk_that_fills_amid_training_keeps_the_last_checkpoint_and_the_run_g
 
 
 # ------------------------------------------------------------------------------------------------ whole runs
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kills_at_random_instants_lose_nothing_and_do_nothing_twice(tmp_path):
     loop = [sys.executable, str(ROOT / "benchmarks" / "kill_loop.py"), "--kills", "5", "--seed", "3", "--trials", "2"]
     done = subprocess.run(loop, cwd=ROOT, capture_output=True, text=True, timeout=900)
@@ -318,7 +318,7 @@ def commands():
             continue
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_was_moved_with_its_dataset_amid_training_ends_like_one_that_was_not(tmp_path):
     task.make("COVID19", tmp_path / "data", size=task.find("COVID19").smallest)
     words = ["run", REQUEST, "--data", str(tmp_path / "data"), "--trials", "1"]
@@ -337,7 +337,7 @@ def test_a_run_that_was_moved_with_its_dataset_amid_training_ends_like_one_that_
     assert result(moved) == result(straight)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_further_trials_that_are_killed_are_all_done_and_the_model_is_that_of_the_best(tmp_path):
     task.make("COVID19", tmp_path / "data", size=task.find("COVID19").smallest)
     words = ["run", REQUEST, "--data", str(tmp_path / "data"), "--trials", "1"]

@@ -1,23 +1,18 @@
 """Studies in a database: a real PostgreSQL, its clients killed and the server taken away."""
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
-from tempfile import mkdtemp
 
 import optuna
 import pytest
+from postgresql_here import BINARIES, PostgreSQL
 
 from m3dspy.errors import M3Error, UsageError
 from m3dspy.optimizers.storage import PASSWORD, keep_password, storage_of
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or [*filter(None, [shutil.which("initdb")])]
-NOBODY = 65534
 WRITER = """
 import sys, optuna
 from m3dspy.optimizers.storage import storage_of
@@ -30,45 +25,13 @@ for _ in range(int(sys.argv[2])):
 """
 
 
-class PostgreSQL:
-    """A server of its own on loopback; the user m3 has the password `open sesame`."""
-
-    def __init__(self):
-        self.bin = Path(BINARIES[-1]).parent
-        self.folder = Path(mkdtemp(prefix="m3dspy-postgresql-"))
-        self.data = self.folder / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql://m3:open%20sesame@127.0.0.1:{self.port}/postgres"
-        (self.folder / "password").write_text("open sesame")
-        if os.geteuid() == 0:  # which the server refuses to run as
-            for path in (self.folder, self.folder / "password"):
-                os.chown(path, NOBODY, NOBODY)
-        self.act("initdb", "-U", "m3", "-A", "scram-sha-256", f"--pwfile={self.folder}/password", "--no-locale", "-N")
-        self.start()
-
-    def act(self, name, *words):
-        as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        command = [*(as_nobody if os.geteuid() == 0 else []), self.bin / name, "-D", self.data, *words]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder, timeout=60)
-
-    def start(self):
-        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
-        self.act("pg_ctl", "start", "-w", "-o", options, "-l", f"{self.folder}/log")
-
-    def stop(self):
-        self.act("pg_ctl", "stop", "-w", "-m", "immediate")
-
-
 @pytest.fixture(scope="module")
 def server():
     if not BINARIES:
         pytest.skip("PostgreSQL is not installed: no initdb below /usr/lib/postgresql")
     server = PostgreSQL()
     yield server
-    server.stop()
-    shutil.rmtree(server.folder)
+    server.end()
 
 
 def writer(url, trials):
