@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from m3dspy.errors import M3Error, UsageError, unknown
 from m3dspy.signatures.values import Catalogue, Design, Index, Knob, NetworkEntry, Task, TemplateEntry
-from m3dspy.workspace.syntax import parse
+from m3dspy.workspace.syntax import literal, parse
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES, NETWORKS, SOURCES = HERE / "templates", HERE / "networks", HERE / "sources"
@@ -202,7 +202,7 @@ def _check_space(design: Design, settings: dict[str, tuple[str, str]], losses: t
             continue
         kind, default = settings[name]
         tried = list(knob.choices) or [knob.low, knob.high]
-        own = getattr(design, name, preset.get(name, ast.literal_eval(default)))
+        own = getattr(design, name, preset.get(name, literal(default)))
         if not _tunable(name, kind):
             problems.append(f"space: {name} cannot be tuned, it follows from the data; leave it out")
         elif not all(_fits(value, kind) for value in tried) or (kind == "int" and not knob.choices and not knob.whole):

@@ -1,10 +1,15 @@
-"""Python read as text by one thread at a time: in CPython 3.11 two threads in `ast.parse` spoil each other's count of
-recursion and end in a SystemError (python/cpython#106905)."""
+"""Python read as text by one thread at a time, and once more where that is not enough.
+
+In CPython 3.11 two threads in `ast.parse` spoil each other's count of recursion, and one ends in a SystemError
+(python/cpython#106905). Those of ours wait for each other; a library's may still be in the way.
+"""
 
 import ast
 import threading
+from typing import Any
 
 _alone = threading.Lock()
+_TRIES = 5
 
 
 def parse(source: str) -> ast.Module:
@@ -13,4 +18,17 @@ def parse(source: str) -> ast.Module:
     Raises: SyntaxError.
     """
     with _alone:
-        return ast.parse(source)
+        for _ in range(_TRIES):
+            try:
+                return ast.parse(source)
+            except SystemError as error:
+                spoilt = error
+        raise spoilt
+
+
+def literal(source: str) -> Any:
+    """The value that is written there.
+
+    Raises: SyntaxError, ValueError: it is no literal.
+    """
+    return ast.literal_eval(parse(source.strip()).body[0].value)  # pyright: ignore
