@@ -180,7 +180,7 @@ def _carried_out(order: Order, worker: Worker, tell: Tell) -> Ended:
             if not scores:
                 raise RunFailed(f"{training.SCRIPT} printed no epoch.", run.log(order.name))
         except RunFailed as failure:
-            state, reason = "failed", private.hidden(str(failure))
+            state, reason = "failed", str(failure)
         except UpdateFinishedTrialError:  # the controller is another by now, and counts it as lost
             state, reason = "failed", "Nobody waits for this trial any more."
     return Ended(state, tuple(scores), reason, time.monotonic() - began)

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from m3dspy.errors import RunFailed
 from m3dspy.signatures.values import Index, Request
 from m3dspy.workspace import public, training, untrusted
+from m3dspy.workspace.private import hidden
 from m3dspy.workspace.runs import Run, disk
 
 GRACE = 5.0  # seconds that a trial has to stop
@@ -130,7 +131,7 @@ class Worker:
                     self._busy, self._last = False, now
                     if "error" in said:
                         words = "".join(c if c.isprintable() else " " for c in str(said["error"])[:LONGEST])
-                        raise _Told(words, self.run.log(name))
+                        raise _Told(hidden(words), self.run.log(name))
                     return
                 yield line
         raise RunFailed(f"{training.SCRIPT} ended in the middle of a trial.", self.run.log(name))

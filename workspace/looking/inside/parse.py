@@ -32,9 +32,8 @@ def main() -> None:
         result = _check(given.index, given.data, given.caps) if given.index else _look(given.data, private)
     except M3Error as error:
         result = {"error": str(error), "kind": type(error).__name__}
-    if not given.index:
-        result["private"] = private.values
-    (given.out / "result.json").write_text(json.dumps(result))
+    told = {} if given.index else {"private": private.values}
+    (given.out / "result.json").write_text(json.dumps({**result, **told}))
 
 
 def _look(root: Path, private: Private) -> dict[str, Any]:
