@@ -131,7 +131,7 @@ def _client(address: str) -> Any:
     except Exception as error:  # whatever may answer at a port
         raise UsageError(
             f"No Dask scheduler answers at {address} ({type(error).__name__}: {error}). Start one (`dask scheduler`) "
-            "and give the address that it prints, such as tcp://head:8786."
+            "and give the address that it prints, such as tcp://head:8786. For a run without: resume RUN --cluster ''"
         ) from None
 
 

@@ -135,7 +135,7 @@ def tune(
 def carry_out(order: Order) -> Ended:
     """Carry out a trial in this process, wherever it is: the thread's warm worker stays for the next.
 
-    Raises: M3Error: the run folder is not here, or the disk is full.
+    Raises: M3Error: the run folder is not here, the disk is full, or the study's storage does not let this machine in.
     """
     run = _seen(order)
     found: Worker | None = getattr(_here, "worker", None)
@@ -143,7 +143,10 @@ def carry_out(order: Order) -> Ended:
         found.close()
         found = None
     _here.worker = found or Worker(run, trusted=order.trusted, unsafe=order.unsafe, threads=order.threads)
-    return _carried_out(order, _here.worker, lambda epoch: None)
+    try:
+        return _carried_out(order, _here.worker, lambda epoch: None)
+    except M3Error as error:
+        raise M3Error(f"The worker on {node()}: {error}") from None
 
 
 _here = threading.local()

@@ -320,3 +320,11 @@ def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
     order = Order(str(tmp_path / "runs" / "x"), "", 0, 0, {}, False, True, False)
     with pytest.raises(M3Error, match=r"^The worker on .* does not see the run folder .*runs/x\. Put the runs on"):
         carry_out(order)
+
+
+def test_a_machine_that_the_storage_does_not_let_in_says_so(tmp_path):
+    pytest.importorskip("psycopg2")
+    run = make_run(tmp_path)
+    order = Order(str(run.folder), "postgresql://me@127.0.0.1:1/x", 0, 0, {}, False, True, False)
+    with pytest.raises(M3Error, match=r"^The worker on \S+: The storage \S+//me@127\.0\.0\.1:1/x does not let us in: "):
+        carry_out(order)
