@@ -4,8 +4,8 @@
     python benchmarks/cluster.py bench           four datasets through the whole job, once a dataset
     python benchmarks/cluster.py tune            24 short trials of one run; with PostgreSQL where it is installed
 
-Without a word: all three, some ten minutes on two cores. `bench` and `tune` go one at a time and three at a time on
-this machine, then on three workers of which some are killed amid their work and replaced. What comes out must be
+Without a word: all three, some twenty minutes on two busy cores. `bench` and `tune` go one and three at a time on this
+machine, then on three workers of which some are killed amid their work and replaced. What comes out must be
 complete, and of `bench` the same three times over. Wall times are also told as a multiple of that of one at a time.
 """
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from dask_here import Dask, process
 from postgresql_here import BINARIES, PostgreSQL
-from workers import small_run
+from workers import small_run  # pyright: ignore[reportAttributeAccessIssue]
 
 from m3dspy import cluster, job
 from m3dspy.m3bench import task as datasets
