@@ -159,7 +159,7 @@ def strip(folder: str) -> None:
 
 
 class Watch:
-    """What a tree uses, against its limits; the costlier a look, the rarer."""
+    """What a tree uses, against its limits; the more CPU time a look costs, the rarer it is."""
 
     def __init__(self, job: dict[str, Any]):
         self.job, self.limits = job, job["limits"]
@@ -176,6 +176,7 @@ class Watch:
             return "time", now - self.start, self.job["seconds"]
         used: dict[str, float] = {}
         if now >= self.next_look:
+            begun = time.process_time()
             tree = processes()
             self.seen |= set(tree)
             used["memory"] = memory(tree, limits["memory"], self.out_device, self.job["level"] == "bwrap")
@@ -184,11 +185,11 @@ class Watch:
             if not self.worked <= work < self.worked + IDLE_SHARE * limits["idle"]:
                 self.worked, self.worked_at = work, now
             used["idle"] = now - self.worked_at
-            self.next_look = now + max(0.2, 20 * (time.monotonic() - now))
+            self.next_look = now + max(0.2, 20 * (time.process_time() - begun))
             if now >= self.next_walk:
-                begun = time.monotonic()
+                begun = time.process_time()
                 used |= self.stored(tree)
-                self.next_walk = now + max(0.5, 20 * (time.monotonic() - begun))
+                self.next_walk = now + max(0.5, 20 * (time.process_time() - begun))
         return next(((name, use, limits[name]) for name, use in used.items() if use > limits[name]), None)
 
     def stored(self, tree: dict[int, Process]) -> dict[str, float]:
