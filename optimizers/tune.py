@@ -43,7 +43,6 @@ from m3dspy.workspace.runs import Run, disk
 from m3dspy.workspace.workers import Worker
 
 STARTUP = 4  # trials before TPE and the pruner have a say; the first of them is the design as it stands
-MOST_LOST = 2  # times that a trial which was interrupted is begun again
 State = Literal["complete", "pruned", "failed"]
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -337,14 +336,13 @@ def _study(run: Run, storage: str) -> optuna.Study:
 
 
 def _ask_again(study: optuna.Study, space: dict[str, BaseDistribution]) -> None:
-    """Put what still runs, and so was interrupted, back into the queue; one interrupted too often has failed."""
+    """Put what still runs, and so was interrupted, back into the queue, if a crash amid this did not let it through."""
+    waiting = {trial.user_attrs.get("k") for trial in study.get_trials(states=(TrialState.WAITING,))}
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        params, lost = trial.system_attrs.get("fixed_params") or trial.params, trial.user_attrs.get("lost", 0)
-        if lost >= MOST_LOST and "reason" not in trial.user_attrs:
-            reason = f"It was interrupted {lost + 1} times."
-            optuna.Trial(study, trial._trial_id).set_user_attr("reason", reason)
-        elif "reason" not in trial.user_attrs and "k" in trial.user_attrs and set(params) == set(space):
-            study.enqueue_trial(params, user_attrs={"k": trial.user_attrs["k"], "lost": lost + 1})
+        params, k = trial.system_attrs.get("fixed_params") or trial.params, trial.user_attrs.get("k")
+        if "reason" not in trial.user_attrs and k is not None and k not in waiting and set(params) == set(space):
+            lost = trial.user_attrs.get("lost", 0) + 1
+            study.enqueue_trial(params, user_attrs={"k": k, "lost": lost})
         study.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -288,3 +288,11 @@ def test_no_text_deep_inside_a_value_opens_a_field_of_a_prompt():
 def test_an_event_is_shown_without_escape_sequences(capsys):
     Screen()({"kind": "warning", "text": "\x1b]0;owned\x07a folder \u202e"})
     assert capsys.readouterr().err == "  ! a folder \ufffd\n"
+
+
+def test_a_removal_that_a_crash_cut_short_is_finished(tmp_path):
+    for name in ("1.lifted/a/b", "2.lifted/a", "c/d/e"):
+        (tmp_path / "left" / name).mkdir(parents=True)
+        (tmp_path / "left" / name / "file").touch()
+    untrusted.remove(tmp_path / "left")
+    assert not (tmp_path / "left").exists()

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NoReturn
 
 from m3dspy.errors import DataError, clean
@@ -183,15 +184,13 @@ def remove(folder: Path) -> None:
     """
     if folder.is_symlink() or not folder.is_dir():
         folder.unlink(missing_ok=True)
-    lifted = 0
     while folder.is_dir() and not folder.is_symlink():
         folders = _emptied(folder)
         if not folders:
             folder.rmdir()
         for child in folders:
             for inner in _emptied(child):
-                lifted += 1
-                inner.rename(folder / f"{lifted}.lifted")
+                inner.rename(folder / f"{token_hex(8)}.lifted")  # a crash may have left lifted ones
             child.rmdir()
 
 
