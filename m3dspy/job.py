@@ -415,7 +415,7 @@ def _adopt(run: Run, attempt: str, name: str) -> Path:
     What a crash let through already is only cleared away.
     """
     if not run.has(name):
-        run.adopt(public.named_answers(run, attempt), name, ours=True)
+        run.adopt(public.named_answers(run, attempt), name)
     left = run.attempt(attempt, resume=True)
     untrusted.remove(left / "predictions")
     return left

@@ -232,8 +232,8 @@ def test_answers_get_the_names_of_their_cases_back(make):
     for folder in ("", "bank/"):
         assert all((named / f"{folder}{case.id}.png").read_text() == case.id for case in CLASSES.test)
     assert len([path for path in named.rglob("*") if path.is_file()]) == 17
-    shutil.rmtree(left)
-    assert (named / "sick-3.png").stat().st_nlink == 1
+    assert (named / "sick-3.png").stat().st_nlink == 1  # a crash before the rest is removed leaves nothing odd
+    assert left.is_dir()
 
 
 def test_rows_and_files_of_no_test_case_are_left_behind(make):

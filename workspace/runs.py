@@ -149,14 +149,12 @@ class Run:
         """Where the output of an attempt's script is kept, out of the script's reach."""
         return self.folder / "logs" / f"{name}.log"
 
-    def adopt(self, source: Path, name: str, *, ours: bool = False) -> Path:
+    def adopt(self, source: Path, name: str) -> Path:
         """Commit a folder that a script filled, by one rename: `attempts/final` becomes `model`.
 
-        Args:   ours: we filled it, so that nothing in it has to be refused.
         Raises: DataError: it holds a link or a device, is too deep, or there is no such folder.
         """
-        if not ours:
-            untrusted.refuse_odd(source)
+        untrusted.refuse_odd(source)
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
