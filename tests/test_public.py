@@ -1,7 +1,6 @@
 """A training script sees what the index names, and nothing that tells the label of a test case."""
 
 import json
-import shutil
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
