@@ -150,8 +150,9 @@ def stage(tmp_path, monkeypatch):
             return SimpleNamespace(failure=failure, took=took, claims=claims, lines=lines, out=out, before=before)
 
         def breaches(run):
-            """What is not as it should be."""
-            found = [f"it says so: {claim['detail']}" for claim in run.claims if claim["breach"]]
+            """What is not as it should be. One that a limit ended was contained, however far it had come by then."""
+            ended = str(run.failure or "").startswith("train.py was stopped: ")
+            found = [f"it says so: {claim['detail']}" for claim in run.claims if claim["breach"] and not ended]
             for folder, before in zip(guarded, run.before, strict=True):
                 if list(state_of(folder)) != before:
                     found.append(f"{folder.name} has changed")

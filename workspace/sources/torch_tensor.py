@@ -103,6 +103,8 @@ def _names(order: str) -> dict[tuple[str, str], Any]:
         ("monai.data.meta_tensor", "MetaTensor"): None,
         ("monai.utils.enums", "MetaKeys"): _word,
         ("monai.utils.enums", "SpaceKeys"): _word,
+        ("__builtin__", "getattr"): _enum_member,  # so Python 3.11.2 writes a member of an enum
+        ("builtins", "getattr"): _enum_member,
         **{("torch", name): partial(torch_dtype, code, order) for name, code in (_STORAGES | _DTYPES).items()},
     }
 
@@ -132,6 +134,12 @@ def _subclass(rebuild: Any, kind: Any, arguments: Any, state: Any) -> Any:
 
 def _empty_dict() -> dict:
     return {}
+
+
+def _enum_member(kind: Any, name: Any) -> str:
+    if kind is not _word or type(name) is not str:
+        raise ValueError("is refused: it asks for a part of something; save it as plain arrays")
+    return name
 
 
 def _word(text: Any) -> Any:
