@@ -150,9 +150,10 @@ def stage(tmp_path, monkeypatch):
             return SimpleNamespace(failure=failure, took=took, claims=claims, lines=lines, out=out, before=before)
 
         def breaches(run):
-            """What is not as it should be. One that a limit ended was contained, however far it had come by then."""
-            ended = str(run.failure or "").startswith("train.py was stopped: ")
-            found = [f"it says so: {claim['detail']}" for claim in run.claims if claim["breach"] and not ended]
+            """What is not as it should be. Of a fork bomb, the ending `processes` is as safe as a fork that fails."""
+            bomb = "fork_bomb" if "was stopped: processes, " in str(run.failure) else None
+            claims = [claim for claim in run.claims if claim["breach"] and claim["attack"] != bomb]
+            found = [f"it says so: {claim['detail']}" for claim in claims]
             for folder, before in zip(guarded, run.before, strict=True):
                 if list(state_of(folder)) != before:
                     found.append(f"{folder.name} has changed")
