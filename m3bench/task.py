@@ -38,11 +38,23 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Files that a download of the real data holds: `images/*.nii.gz`, so many as published, None where that varies."""
+
+    pattern: str
+    count: int | None = None
+
+
+@dataclass(frozen=True)
 class BenchTask:
     """One dataset of the benchmark.
 
-    name: as published; also the name of its card.  requests: what a user would type, the first is the benchmark's.
-    source, licence: of the real data.  metric: the one that decides.
+    name: as published; also the name of its card.
+    requests: what users would type, in five styles: terse, clinical, verbose with constraints, in the wrong words, and
+        with another dataset in mind; round r of a benchmark takes the one at r modulo 5.
+    impossible: requests that this folder cannot serve, and that must be refused.
+    source, licence: of the real data.  access: how to get it, in a sentence or two.
+    layout: what a download of the real data holds.  metric: the one that decides.
     size: of the phantom unless asked otherwise, counted in `unit`; with `smallest` a model can still be trained; with
         `demo` it learns enough in seconds.
     build: (folder, size, seed, workers) -> what only the generator knows, as JSON; called with an empty folder.
@@ -66,6 +78,9 @@ class BenchTask:
     gold: Callable[[Path, int], Index]
     facts: Facts
     oracle: Callable[[Index, dict[str, Any]], float | None]
+    impossible: tuple[str, ...] = ()
+    access: str = ""
+    layout: tuple[Part, ...] = ()
 
 
 def tasks() -> list[BenchTask]:

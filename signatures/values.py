@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-Task = Literal["classification", "segmentation", "anomaly_detection"]
+Task = Literal["classification", "segmentation", "anomaly_detection", "report_generation"]
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 ROLES = ("task_manager", "data_engineer", "module_architect", "model_trainer")
@@ -198,9 +198,8 @@ class Plan(Value):
     dims: Literal[2, 3]
     images: str = Field(description="pattern of the image group to learn from")
     labels: tuple[str, ...] = Field(
-        min_length=1,
         description="classes, or structures to mark (background left out), in a fixed order; anomaly_detection: "
-        "normal, abnormal",
+        "normal, abnormal; report_generation: none, ()",
     )
     label_values: tuple[str, ...] = Field(
         default=(),
@@ -217,6 +216,12 @@ class Plan(Value):
         default=None,
         ge=0,
         description="anomaly_detection: so many normal and as many abnormal images to learn from; 0: zero-shot",
+    )
+    findings: str = Field(
+        default="", description="report_generation: the column, or key of the JSON records, that holds the findings"
+    )
+    impression: str = Field(
+        default="", description="report_generation: the same for the impression; '' where there is none"
     )
     patient: PatientKey | None = Field(
         default=None, description="None: nothing says it; group look-alike images instead"
@@ -243,8 +248,23 @@ class Plan(Value):
             raise ValueError(f"about, masks and shots are for anomaly_detection, not for {self.task}")
         return self
 
+    @model_validator(mode="after")
+    def _reports(self) -> "Plan":
+        if self.task == "report_generation":
+            if self.labels or self.source.kind not in ("table", "json") or not self.findings:
+                raise ValueError("a report_generation has no labels, a table or JSON as its source, and `findings`")
+        elif self.findings or self.impression:
+            raise ValueError(f"findings and impression are for report_generation, not for {self.task}")
+        elif not self.labels:
+            raise ValueError(f"a {self.task} needs labels")
+        return self
+
 
 # ------------------------------------------------------------------------------------------------ Index
+_ALWAYS = ("id", "patient", "image", "label")
+_ANSWERS = ("label", "mask", "findings", "impression")
+
+
 class Item(Value):
     """One case. Paths are relative to the dataset folder."""
 
@@ -261,18 +281,22 @@ class Item(Value):
     about: str | None = Field(
         default=None, description="anomaly_detection: what the image shows, where it is not what the index says"
     )
+    findings: str | None = Field(
+        default=None, description="report_generation: what the radiologist saw; None if hidden"
+    )
+    impression: str | None = Field(default=None, description="report_generation: the conclusion, if there is one")
 
     @model_serializer(mode="wrap")
     def _without_blanks(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Only an anomaly detection has masks and subjects: elsewhere nobody has to read past them."""
-        return {key: value for key, value in written(self).items() if value is not None or key not in ("mask", "about")}
+        """What belongs to one task only is left out elsewhere: nobody has to read past it."""
+        return {key: value for key, value in written(self).items() if value is not None or key in _ALWAYS}
 
 
 class Index(Value):
     """Every case, its label and its split; `monai.data.load_decathlon_datalist` reads the JSON as it stands."""
 
     task: Task
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = Field(description="of report_generation: ()")
     values: tuple[int, ...] = Field(default=(), description="segmentation: voxel value of each label in the masks")
     multilabel: bool = False
     about: str = Field(default="", description="anomaly_detection: what the images show: 'liver CT'")
@@ -280,13 +304,19 @@ class Index(Value):
     validation: tuple[Item, ...] = ()
     test: tuple[Item, ...] = ()
 
+    @model_validator(mode="after")
+    def _has_labels(self) -> "Index":
+        if bool(self.labels) == (self.task == "report_generation"):
+            raise ValueError("a report_generation has no labels, every other task has at least one")
+        return self
+
     def items(self, split: Split) -> tuple[Item, ...]:
         return getattr(self, split)
 
     def without_test_labels(self) -> "Index":
         """The form that a training script gets to see."""
         return self.model_copy(
-            update={"test": tuple(item.model_copy(update={"label": None, "mask": None}) for item in self.test)}
+            update={"test": tuple(item.model_copy(update=dict.fromkeys(_ANSWERS)) for item in self.test)}
         )
 
 
@@ -450,6 +480,8 @@ class Grade(Value):
     )
     s1: bool = Field(description="valid checkpoint and a well-formed prediction for every test case")
     s2: bool = Field(description="beats the floor and the control, one-sided paired bootstrap over patients, 95 %")
+    s3: bool | None = Field(default=None, description="reaches 90 % of the reference; None: there is no reference")
+    reference: float | None = Field(default=None, description="score of the dataset's reference recipe")
     above_oracle: bool = Field(default=False, description="better than the phantom allows: a leak")
     worst: tuple[str, ...] = Field(default=(), description="ids of the worst cases, worst first")
     notes: tuple[str, ...] = Field(default=(), description="what could not be measured")
