@@ -101,6 +101,8 @@ class Column(Value):
     missing: int = 0
     values: dict[str, int] = Field(default_factory=dict, description="category: value -> rows, most frequent first")
     pattern: str = Field(default="", description="identifier: its most frequent pattern")
+    words: int = Field(default=0, description="text, such as reports: median words a cell; `missing` holds no text")
+    commonest: int = Field(default=0, description="text: rows that share the most frequent one")
     names_files: str = Field(default="", description="pattern of the image group whose path, name or stem it holds")
     rows_with_file: int = 0
 
@@ -174,10 +176,16 @@ class Source(Value):
 
     kind: Literal["folder", "table", "masks", "json"]
     path: str = Field(
-        default="", description="parent of the class folders, the table, the mask pattern, or the JSON file"
+        default="",
+        description="parent of the class folders, the table, the mask pattern, or the JSON file; of several lists of "
+        "reports, one a split, that of training",
     )
     column: str = Field(default="", description="table: the column that holds the label")
-    file_column: str = Field(default="", description="table: the column that names the image file")
+    file_column: str = Field(default="", description="table, or JSON records: the column that names the image file")
+    files: str = Field(
+        default="", description="report_generation: the table that holds file_column, where `path` does not; else ''"
+    )
+    key: str = Field(default="", description="report_generation: the column that `path` and `files` share; else ''")
 
 
 class Caps(Value):

@@ -622,7 +622,7 @@ def test_m3builders_own_examples_with_comments_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('[{"image_path": "a.png", "finding": "clear", "impressions": ""}]', "no report template"),
+        ('[{"image_path": "a.png", "finding": "clear", "impressions": ""}]', "read it with from_reports"),
         ('{"ill": 0, "well": 1}', "numbers the classes and names no image"),
         ('{"a": {"b": 1}}', "no case list that is known"),
         ("[1, 2", "is not JSON"),

@@ -29,6 +29,7 @@ from m3dspy.workspace.indexes.checking import check_index, summary
 from m3dspy.workspace.indexes.forms import from_json, write_m3builder
 from m3dspy.workspace.indexes.gathering import from_folders, from_pairs, from_table
 from m3dspy.workspace.indexes.lookalikes import group_lookalikes
+from m3dspy.workspace.indexes.reports import from_reports
 from m3dspy.workspace.indexes.splitting import cap, split
 from m3dspy.workspace.runs import write_atomic
 
@@ -40,6 +41,7 @@ __all__ = [
     "from_folders",
     "from_json",
     "from_pairs",
+    "from_reports",
     "from_table",
     "group_lookalikes",
     "manual",
@@ -78,7 +80,8 @@ def write_index(
 ) -> None:
     """Write `index.json` into `out`: the last call of a prepare.py.
 
-    `task`: "classification", "segmentation" or "anomaly_detection". `labels`: in a fixed order, background left out.
+    `task`: "classification", "segmentation", "anomaly_detection" or "report_generation". `labels`: in a fixed order,
+    background left out; [] for reports.
     `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels.
     `about`: anomaly_detection only, what the images show ("liver CT"); its labels are normal, abnormal.
 
@@ -95,7 +98,8 @@ def write_index(
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise DataError(f"The index is wrong at {where}: {first['msg']}; got {str(first['input'])[:80]!r}.") from None
+        got = "" if where.endswith(("findings", "impression")) else f"; got {str(first['input'])[:80]!r}"
+        raise DataError(f"The index is wrong at {where}: {first['msg']}{got}.") from None
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "index.json", index.model_dump_json(indent=1).encode())
     told = summary(index)
@@ -105,7 +109,7 @@ def write_index(
 
 def manual() -> str:
     """Signatures and docstrings of the helpers, as the manual for whoever writes a prepare.py."""
-    gathering = (from_table, from_folders, from_pairs, from_anomalies, from_json)
+    gathering = (from_table, from_folders, from_pairs, from_anomalies, from_reports, from_json)
     helpers = (arguments, *gathering, group_lookalikes, split, cap, write_index)
     text = "\n\n".join(f"ix.{h.__name__}{inspect.signature(h)}\n{inspect.getdoc(h)}" for h in helpers)
     return re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text)

@@ -12,7 +12,7 @@ import numpy as np
 
 from m3dspy.signatures.values import SPLITS, Caps, Index, IndexSummary, Item, Split
 from m3dspy.workspace import sources
-from m3dspy.workspace.indexes import anomalies
+from m3dspy.workspace.indexes import anomalies, reports
 
 THREADS = 8
 MOST_LINES = 20
@@ -38,6 +38,8 @@ def check_index(index: Index, root: Path, caps: Caps = _NO_CAPS) -> list[str]:
         kinds.append(list(_voxels(index, root, good)))
     if index.task == "anomaly_detection":
         kinds += [list(anomalies.lists(index)), list(anomalies.empty_masks(root, good))]
+    if index.task == "report_generation":
+        kinds.append(list(reports.lists(index)))
     return _fair(kinds)
 
 
@@ -126,6 +128,8 @@ def _labels(index: Index) -> Iterator[str]:
         for name, item in _every(index):
             if not item.label:
                 yield f"{item.id} in {name} has no mask: leave it out."
+        return
+    if index.task == "report_generation":
         return
     if len(index.labels) < 2 and not index.multilabel:
         yield f"{', '.join(index.labels)!r} is the only class: nothing can be told apart. Give at least two labels."

@@ -61,6 +61,11 @@ def write_m3builder(index: Index, folder: Path) -> list[Path]:
                 {"image_path": _one_path(item.image), "label_path": _one_path(item.label or ""), "labels": index.labels}
                 for item in index.items(name)
             ]
+        elif index.task == "report_generation":
+            forms[_FILES[name]] = [
+                {"image_path": _one_path(i.image), "findings": i.findings or "", "impression": i.impression or ""}
+                for i in index.items(name)
+            ]
         else:
             forms[_FILES[name]] = {_one_path(item.image): _label_list(item) for item in index.items(name)}
     if index.task == "classification":
@@ -110,7 +115,7 @@ def _from_nnunet(root: Path, base: str, path: str, data: Mapping[str, Any]) -> l
 def _from_records(root: Path, base: str, path: str, data: Sequence[Mapping[str, Any]]) -> list[dict]:
     """M3Builder's segmentation list, or a plain list of `{"image", "label"}`."""
     if any(key in data[0] for key in ("findings", "finding", "impression", "impressions")):
-        raise DataError(f"{path} holds reports; this version has no report template, only classification and masks.")
+        raise DataError(f"{path} holds reports: read it with from_reports.")
     names = {"image_path": "image", "label_path": "mask"}
     return _located(root, base, path, [{names.get(key, key): record[key] for key in record} for record in data])
 

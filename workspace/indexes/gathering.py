@@ -78,13 +78,13 @@ def from_table(
     path = one_file(root, table, "table")
     columns, rows = read_table(root / path)
     asked = [_named_as_shown(name, columns) for name in (file_column, label_column, patient_column, split_column)]
-    _check_columns(path, columns, asked)
+    check_columns(path, columns, asked)
     file_column, label_column, patient_column, split_column = asked
     wanted = {str(cell).strip(): label for cell, label in labels.items()}
     _check_cells(path, label_column, wanted, Counter(row[label_column].strip() for row in rows))
 
     found = cases(root, images, slices)
-    named_by = _namer(found, slices)
+    named_by = namer(found, slices)
     chosen: dict[str, tuple[int, tuple]] = {}
     seen, with_row = set(), set()
     repeats, unlabelled, fileless, nameless = [], [], [], []
@@ -211,7 +211,7 @@ def _named_as_shown(name: str | None, columns: Iterable[str]) -> Any:
     )
 
 
-def _check_columns(path: str, columns: Iterable[str], asked: Iterable[str | None]) -> None:
+def check_columns(path: str, columns: Iterable[str], asked: Iterable[str | None]) -> None:
     for name in asked:
         if name is not None and name not in columns:
             near = get_close_matches(name, columns, n=1)
@@ -230,7 +230,7 @@ def _shown(entry: tuple) -> str:
     return "/".join(str(part) for part in entry if part is not None)
 
 
-def _namer(found: Iterable[str], slices: bool) -> Callable[[str, str], str | None]:
+def namer(found: Iterable[str], slices: bool) -> Callable[[str, str], str | None]:
     """The function that finds the case a table's cell names: by path, by name, or by stem.
 
     A cell and a case agree when one is the tail of the other, suffixes left out where only one has them or they differ.

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import mean, median
 from typing import Literal
 
 from m3dspy.signatures.values import Column, Table
@@ -21,7 +22,7 @@ Kind = Literal["category", "number", "text", "identifier", "date", "empty"]
 
 MOST_VALUES = 12  # of a category that are shown
 MOST_CATEGORIES = 40
-MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "?", "-"))
+MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "?", "-", "not given", "not given."))
 PERSON = word_set("patient patients subject person participant mrn ptid pid rid proband")
 _NAMES_A_PERSON = PERSON | word_set(
     "accession uid birth dob ssn phone telephone email mail address surname forename physician"
@@ -31,6 +32,7 @@ _LABEL = word_set(
     "label labels class classes diagnosis diag dx target group category finding findings grade stage disease outcome "
     "sex gender split fold view projection modality"
 )
+_REPORT = word_set("finding findings impression impressions report reports conclusion conclusions")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T]\d.*)?|(?:19|20)\d{6}")
 
 
@@ -129,7 +131,7 @@ def look_at(path: str, columns: Sequence[str], rows: list[Row], files: FileNames
 
 
 def files_named(rows: Sequence[dict[str, str]], column: str, files: FileNames) -> list[str | None]:
-    """The case that each row names, of the group that is named most; [] where too few rows and files agree."""
+    """The case that each row names, of the groups that are named as a whole; [] where too few rows and files agree."""
     distinct = {row[column] for row in rows}
     found = {cell: case for cell in distinct if not is_missing(cell) and (case := files.case(cell))}
     groups = Counter(files.patterns[case] for case in found.values())
@@ -138,8 +140,9 @@ def files_named(rows: Sequence[dict[str, str]], column: str, files: FileNames) -
     pattern, hits = groups.most_common(1)[0]
     if hits < 0.3 * min(len(distinct), files.counts[pattern]):
         return []
+    whole = {group for group, named in groups.items() if group == pattern or 2 * named > files.counts[group]}
     named = (found.get(row[column]) for row in rows)
-    return [case if case and files.patterns[case] == pattern else None for case in named]
+    return [case if case and files.patterns[case] in whole else None for case in named]
 
 
 def _column(name: str, cells: Sequence[str], cases: list[str | None] | None, files: FileNames) -> Column:
@@ -148,9 +151,13 @@ def _column(name: str, cells: Sequence[str], cases: list[str | None] | None, fil
     more: dict = {}
     if cases:
         named = [case for case in cases if case]
-        more = {"names_files": files.patterns[named[0]], "rows_with_file": len(named)}
+        groups = Counter(files.patterns[case] for case in named)
+        more = {"names_files": groups.most_common(1)[0][0], "rows_with_file": len(named)}
     if kind == "category":
         more["values"] = {clean(value, 60): count for value, count in counts.most_common(MOST_VALUES)}
+    if kind == "text":
+        lengths = [len(cell.split()) for cell in counts.elements()]
+        more = {"words": round(median(lengths)), "commonest": counts.most_common(1)[0][1]}
     if kind in ("identifier", "date"):
         more["pattern"] = pattern_of_cells(list(counts))
     missing = len(cells) - sum(counts.values())
@@ -167,6 +174,8 @@ def kind_of(name: str, counts: Counter[str]) -> Kind:
     total, cells = sum(counts.values()), list(counts)
     if all(_DATE.fullmatch(cell) for cell in cells):
         return "date"
+    if _is_prose(said, cells):
+        return "text"
     if len(counts) <= MOST_VALUES and (total >= 2 * len(counts) or said & _LABEL) and not _like_ids(cells):
         return "category"
     numeric = all(_is_number(cell) for cell in cells)
@@ -179,6 +188,12 @@ def kind_of(name: str, counts: Counter[str]) -> Kind:
     if _like_ids(cells) or total < 3 * len(counts) or len(counts) > MOST_CATEGORIES:
         return "identifier"
     return "category"
+
+
+def _is_prose(said: set[str], cells: Sequence[str]) -> bool:
+    """Whether cells are sentences, which are never shown: of many words, or of a few where the name says report."""
+    length = mean(len(cell.split()) for cell in cells)
+    return length >= 8 or (length >= 2 and bool(said & _REPORT) and sum(cell.endswith(".") for cell in cells) > len(cells) / 2)
 
 
 def _like_ids(cells: Sequence[str]) -> bool:

@@ -125,7 +125,7 @@ def of_table(seen: Seen, files: FileNames, notes: Notes) -> None:
     if not column:
         return
     cases = seen.cases[column]
-    pattern = next(files.patterns[case] for case in cases if case)
+    pattern = Counter(files.patterns[case] for case in cases if case).most_common(1)[0][0]
     outside = [row.line for row in seen.rows if leaves(row[column])]
     if outside:
         numbers = ", ".join(f"row {line}" for line in outside[: 2 * SHOWN])

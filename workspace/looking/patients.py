@@ -8,7 +8,7 @@ from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.columns import Seen, is_missing, names_person
 from m3dspy.workspace.looking.measuring import Measured
 from m3dspy.workspace.looking.tree import Family
-from m3dspy.workspace.patterns import tokens, word_set, words
+from m3dspy.workspace.patterns import SPLIT_WORDS, tokens, word_set, words
 
 STUDY_WORDS = word_set("id uid exam study case accession scan")
 BUCKET = 100  # pictures a folder; a folder of more is no patient's
@@ -23,13 +23,25 @@ def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[Pat
     sure = [key for key in columns if names_person(key.column)]
     likely = [key for key in columns if not names_person(key.column)]
     paths: dict[tuple[str, str], PatientKey] = {}
-    for found in images:
-        for key in (_folder(found.family, list(found.cases)), _file_name(list(found.cases))):
-            if key:
-                paths.setdefault((key.where, key.part), key)
+    for key in (_across(images), *(key for found in images for key in _of_family(found))):
+        if key:
+            paths.setdefault((key.where, key.part), key)
     folders = [key for key in paths.values() if key.where == "folder"]
     names = [key for key in paths.values() if key.where == "file name"]
     return sure + folders + names + likely
+
+
+def _of_family(found: Measured) -> Iterator[PatientKey | None]:
+    cases = list(found.cases)
+    yield _folder(found.family, cases)
+    yield _file_name(cases)
+
+
+def _across(images: Sequence[Measured]) -> PatientKey | None:
+    """A rule for the names of several groups of one format at once: for the sequences of a case, its two scans ..."""
+    if not images or len({(found.family.format, found.family.stacks) for found in images}) > 1 or len(images) == 1:
+        return None
+    return _file_name([case for found in images for case in found.cases])
 
 
 def patients_of(found: Measured) -> dict[str, str]:
@@ -125,6 +137,8 @@ def _rules(names: Sequence[str]) -> Iterator[str]:
             lead += r"\d+"
         elif len(set(place)) == 1:
             lead += re.escape(place[0])
+        elif SPLIT_WORDS.issuperset(token.lower() for token in place):  # train_1 and valid_1 are two
+            lead += f"(?:{'|'.join(sorted(set(place)))})"
         elif all(token[0].isalpha() for token in place):
             lead, constant = lead + r"[^\W\d_]+", False
         else:
