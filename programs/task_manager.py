@@ -1,5 +1,7 @@
 """The Task Manager: a request and a look at the folder in, a plan out, or a refusal."""
 
+from collections.abc import Collection, Mapping
+
 import dspy
 
 from m3dspy.errors import DataError, Refused
@@ -83,6 +85,8 @@ def check_plan(plan: Plan, fingerprint: Fingerprint, cards: list[DataCard]) -> l
             )
         if not all(value.isdigit() for value in plan.label_values) or not plan.label_values:
             problems.append("label_values must hold the voxel value of each label.")
+    if plan.task == "report_generation":
+        return problems + _check_reports(plan, fingerprint)
     if source.kind == "table":
         columns = tables.get(source.path)
         if columns is None:
@@ -103,7 +107,50 @@ def check_plan(plan: Plan, fingerprint: Fingerprint, cards: list[DataCard]) -> l
                 for value in plan.label_values or plan.labels
                 if value not in folders[source.path]
             ]
-    patient = plan.patient
-    if patient and patient.where == "column" and patient.column not in tables.get(patient.table, set()):
-        problems.append(f"The patient key names column {patient.column!r} of {patient.table!r}, which is not there.")
-    return problems
+    return problems + _check_patient(plan, tables)
+
+
+def _check_patient(plan: Plan, tables: Mapping[str, Collection[str]]) -> list[str]:
+    key = plan.patient
+    if key and key.where == "column" and key.column not in tables.get(key.table, ()):
+        return [f"The patient key names column {key.column!r} of {key.table!r}, which is not there."]
+    return []
+
+
+def _check_reports(plan: Plan, fingerprint: Fingerprint) -> list[str]:
+    """What keeps the reports that the plan names from being read, and being joined to images."""
+    source, tables = plan.source, {table.path: table for table in fingerprint.tables}
+    named = {path: {column.name: column for column in table.columns} for path, table in tables.items()}
+    if bool(source.files) != bool(source.key) or source.files == source.path:
+        return ["files is a second table, which names the images, and key the column both tables share; else both ''."]
+    texts = [name for name in (plan.findings, plan.impression) if name]
+    asked = {source.path: [*texts, source.key or source.file_column]}
+    if source.files:
+        asked[source.files] = [source.file_column, source.key]
+    problems = []
+    for path, names in asked.items():
+        if path not in named:
+            problems.append(f"There is no table {path!r}; known: {', '.join(tables) or 'none'}.")
+            continue
+        problems += [
+            f"{path} has no column {name!r}; it has {', '.join(sorted(named[path]))}."
+            for name in names
+            if name not in named[path]
+        ]
+    if problems:
+        return problems
+    if (kind := named[source.path][plan.findings].kind) != "text":
+        problems.append(
+            f"Column {plan.findings!r} of {source.path} is of kind {kind}: findings are of kind text, and several "
+            "words long. Refuse if no column is."
+        )
+    if not named[source.files or source.path][source.file_column].rows_with_file:
+        problems.append(
+            f"Column {source.file_column!r} of {source.files or source.path} names no image that is there. Name the "
+            "column with names_files, and with `files` and `key` the other table where it is in another."
+        )
+    if not plan.sided:
+        problems.append("Reports tell left from right: sided must be true.")
+    if plan.patient and plan.patient.where == "column" and plan.patient.table not in (source.path, source.files):
+        problems.append(f"The patient key is in {plan.patient.table!r}, which holds neither the reports nor the files.")
+    return problems + _check_patient(plan, named)

@@ -34,6 +34,8 @@ class WritePrepare(dspy.Signature):
     - Obey the plan's caps after splitting.
     - For an anomaly_detection use `ix.from_anomalies`: patterns for the plan's folders and for the same folders below
       an official test folder, which is `test`; `validation=0.5` in split(); the plan's `about` in write_index().
+    - For a report_generation use `ix.from_reports`, with every official list of reports (one a split) and a pattern
+      that finds all images the reports name; `labels=[]` in write_index(). Never print the text of a report.
     """
 
     plan: Plan = dspy.InputField(desc="the task, the labels, where they stand, the patient key, the caps")

@@ -19,6 +19,8 @@ class DesignTraining(dspy.Signature):
     - An anomaly_detection: `shots` as in the plan, 3 channels, size 240 x 240, intensity unit for 8-bit pictures, else
       window or percentile; about 20 epochs, batch 8, learning rate 1e-3. The preset `paper` only where the request asks
       to reproduce the paper, with its own loss, batch 1 and 50 epochs.
+    - A report_generation sees the whole image, 128 x 128 or a small volume, and writes word by word: mirror no
+      left-right axis, and train longer than for a classification.
     - `space` names a few settings that matter (learning rate first), in ranges around the values you chose.
     """
 

@@ -28,6 +28,11 @@ class MakePlan(dspy.Signature):
       `images` and `masks` are the patterns of its images and of what is marked in them, `masks` null if nothing is;
       `about` is what the images show, in two or three words; `shots` is how many of each kind, 4 if only "few-shot" is
       said. Refuse if there is no abnormal image; refuse zero-shot, which learns from other datasets than this folder.
+    - A `report_generation` (write, dictate or draft reports, captions, findings) learns to write from images that have
+      reports. `source` is of kind table, or json for a list of records; its `path` holds the texts, `findings` and
+      `impression` are two of its columns of kind text (`impression` "" if there is none, or only findings are asked
+      for). `file_column` names the images; where another table holds it, that is `files`, and `key` the column both
+      share. `labels` is empty, `sided` true. Refuse if no column holds reports, or none names their images.
     """
 
     request: str = dspy.InputField(desc="what the clinician wrote")

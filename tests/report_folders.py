@@ -11,6 +11,7 @@ from PIL import Image
 
 SIDES, SIGNS = ("left", "right"), ("pleural effusion", "pneumothorax", "nodule", "consolidation")
 NORMAL = "The lungs are clear. The heart size is normal."
+SHAPE = (12, 12, 8)
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
 
 
@@ -55,7 +56,7 @@ def chest_volumes(folder: Path, patients: int = 12, form: str = "csv") -> Path:
                 for reconstruction in (1, 2):
                     stem = f"{part}_{patient}_{scan}_{reconstruction}"
                     path = f"dataset/{part}_fixed/{part}_{patient}/{part}_{patient}_{scan}/{stem}.nii.gz"
-                    _volume(folder / path, random)
+                    _volume(folder / path, random.normal(-300, 400, SHAPE))
                     said = "Not given." if (part, patient) == ("train", 4) else findings(patient)
                     rows.append((f"{stem}.nii.gz", "Cough.", "Without contrast.", said, impression(patient)))
                     records.append({"image_path": path, "finding": said, "impression": impression(patient)})
@@ -75,16 +76,16 @@ def brain_sequences(folder: Path, training: int = 12, test: int = 4) -> Path:
         for case in cases:
             for sequence in SEQUENCES:
                 path = f"images/BraTS-GLI-{case:05d}-000-{sequence}.nii.gz"
-                _volume(folder / path, random)
+                _volume(folder / path, random.gamma(2, 90, SHAPE))
                 said = f"On {sequence}, {findings(case)[0].lower()}{findings(case)[1:]}"
                 records.append({"image_path": path, "finding": said, "impression": impression(case)})
         (folder / f"reports_{name}.json").write_text(json.dumps(records))
     return folder
 
 
-def _volume(path: Path, random: np.random.Generator) -> None:
+def _volume(path: Path, voxels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(random.normal(0, 300, (12, 12, 8)).astype(np.int16), np.eye(4)), path)
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.eye(4)), path)
 
 
 def _table(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:

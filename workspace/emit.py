@@ -120,7 +120,9 @@ def check_design(design: Design, index: Index) -> list[str]:
         problems.append(f"a classification needs two labels or more, the index has {', '.join(index.labels)}")
     if index.task == "segmentation" and len(index.values) != len(index.labels):
         problems.append(f"the index has {len(index.labels)} labels and {len(index.values)} mask values")
-    return problems + (_check_anomalies(design, index) if index.task == "anomaly_detection" else _check_others(design))
+    if index.task == "anomaly_detection":
+        return problems + _check_anomalies(design, index)
+    return problems + _check_others(design) + (_check_reports(design) if index.task == "report_generation" else [])
 
 
 def _check_anomalies(design: Design, index: Index) -> list[str]:
@@ -138,6 +140,13 @@ def _check_anomalies(design: Design, index: Index) -> list[str]:
     if design.channels != 3:
         problems.append(f"channels {design.channels}: CLIP sees three; use 3, grey images are repeated")
     return problems
+
+
+def _check_reports(design: Design) -> list[str]:
+    sideways = 0 if design.dims == 3 else 1
+    if sideways in design.flips:
+        return [f"flips holds {sideways}, the left-right axis: reports tell left from right, leave it out"]
+    return []
 
 
 def _check_others(design: Design) -> list[str]:

@@ -25,6 +25,7 @@ from m3dspy.workspace.patterns import words
 
 FILE = "private.json"  # of a run: values and tokens; it is sent nowhere
 MOST_VALUES = 200_000
+MOST_WORDS = 8  # of a cell that may name somebody; a report is longer, and is shown to nobody
 LEAST_SIGNS, LEAST_LETTERS = 5, 3  # of a value, and of a part of a person's name; shorter ones are in every text
 TOKEN = re.compile(r"<(?:name|id|date|contact)-\d+>")
 Values = dict[str, Annotated[str, StringConstraints(pattern=f"^{TOKEN.pattern}$")]]  # value -> its token
@@ -148,6 +149,8 @@ def of_rows(private: Private, columns: Iterable[str], rows: Sequence[Mapping[str
     for column in columns:
         kind = kind_of_column(column)
         for cell in dict.fromkeys(row[column].strip() for row in rows):
+            if len(cell.split()) > MOST_WORDS:
+                continue
             if "^" in cell:
                 private.add("name", cell)
             elif kind == "name":

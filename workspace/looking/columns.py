@@ -32,7 +32,10 @@ _LABEL = word_set(
     "label labels class classes diagnosis diag dx target group category finding findings grade stage disease outcome "
     "sex gender split fold view projection modality"
 )
-_REPORT = word_set("finding findings impression impressions report reports conclusion conclusions")
+_REPORT = word_set(
+    "finding findings impression impressions report reports conclusion conclusions indication history comparison "
+    "technique clinical"
+)
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T]\d.*)?|(?:19|20)\d{6}")
 
 
@@ -193,7 +196,9 @@ def kind_of(name: str, counts: Counter[str]) -> Kind:
 def _is_prose(said: set[str], cells: Sequence[str]) -> bool:
     """Whether cells are sentences, which are never shown: of many words, or of a few where the name says report."""
     length = mean(len(cell.split()) for cell in cells)
-    return length >= 8 or (length >= 2 and bool(said & _REPORT) and sum(cell.endswith(".") for cell in cells) > len(cells) / 2)
+    return length >= 8 or (
+        length >= 2 and bool(said & _REPORT) and sum(cell.endswith(".") for cell in cells) > len(cells) / 2
+    )
 
 
 def _like_ids(cells: Sequence[str]) -> bool:

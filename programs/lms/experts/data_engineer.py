@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from m3dspy.programs.lms.experts import anomalies
+from m3dspy.programs.lms.experts import anomalies, reports
 from m3dspy.signatures.values import Fingerprint, Group, Plan
 from m3dspy.workspace.indexes.splitting import SPELLINGS
 
@@ -45,6 +45,8 @@ def write_prepare(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
 def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
     if plan.task == "anomaly_detection":
         return anomalies.gathering(plan, fingerprint, _patient(plan))
+    if plan.task == "report_generation":
+        return reports.gathering(plan, fingerprint, group, _split_column(plan, fingerprint))
     more = ", slices=True" if group.slices else ""
     if plan.source.kind == "masks":
         return [

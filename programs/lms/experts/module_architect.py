@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from m3dspy.programs.lms.experts import anomalies
+from m3dspy.programs.lms.experts import anomalies, reports
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
@@ -39,6 +39,12 @@ def design_training(
     if plan.task == "anomaly_detection":
         how = {"hurry": _hurry(request), "alone": "memory" in complaint.lower()}
         return {"design": anomalies.design(request, plan, group, catalogue, network, **how)}
+    if plan.task == "report_generation":
+        hurry, alone = _hurry(request), "memory" in complaint.lower()
+        size = _input_size(plan.dims, [voxels / (_HURRY if hurry else 1) for voxels in group.shape.median])
+        intensity, window = _intensity(plan, group)
+        how = {"size": size, "intensity": intensity, "window": window, "hurry": hurry, "alone": alone}
+        return {"design": reports.design(request, plan, index, group, catalogue, network, **how)}
     classify, cases = plan.task == "classification", max(1, index.cases.get("training", 1))
     batch = (16 if cases >= 64 else 8) if classify else 2
     if "memory" in complaint.lower():

@@ -5,9 +5,9 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from m3dspy.programs.lms.experts import anomalies, words
+from m3dspy.programs.lms.experts import anomalies, reports, words
 from m3dspy.signatures.values import (
     ANOMALY_LABELS,
     Caps,
@@ -18,6 +18,7 @@ from m3dspy.signatures.values import (
     PatientKey,
     Plan,
     Source,
+    Task,
 )
 
 _LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
@@ -48,15 +49,18 @@ def make_plan(request: str, fingerprint: Fingerprint, cards: list[DataCard], com
 def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     known = card.text if card else " ".join(document.text for document in fingerprint.documents)
     task = words.task_of(request) or ("segmentation" if fingerprint.pairs else "classification")
-    if task not in ("classification", "segmentation", "anomaly_detection"):
+    if task not in get_args(Task):
         raise _Refusal(
-            f"The request asks for {task}; models for classification, segmentation and anomaly detection can be built."
+            f"The request asks for {task}; models for classification, segmentation, anomaly detection and report "
+            "generation can be built."
         )
     if task == "segmentation" and not fingerprint.pairs:
         raise _Refusal(f"The request asks to mark structures, but there are no masks: {_holdings(fingerprint)}.")
     _same_subject(request, known, fingerprint)
     if task == "anomaly_detection":
         return _anomalies(request, known, fingerprint, card)
+    if task == "report_generation":
+        return _reports(request, fingerprint, card)
     return (
         _segmentation(request, fingerprint, card)
         if task == "segmentation"
@@ -151,6 +155,33 @@ def _anomalies(request: str, known: str, fingerprint: Fingerprint, card: DataCar
         shots=shots or anomalies.SHOTS,
         patient=_patient(fingerprint, columns=False),
         caps=_caps(card),
+    )
+
+
+def _reports(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
+    found = reports.texts(request, fingerprint)
+    if found is None:
+        raise _Refusal(
+            "The request asks for reports to be written, but no table and no JSON list holds the text of reports and "
+            f"names their images: {_holdings(fingerprint)}."
+        )
+    group = _group(fingerprint, found.named.names_files)
+    tables = (found.source.path, found.source.files)
+    patients = [key for key in fingerprint.patients if key.where != "column" or key.table in tables]
+    return Plan(
+        task="report_generation",
+        goal=f"Write the findings{' and the impression' if found.impression else ''} of each image.",
+        card=card.name if card else None,
+        modality=_modality(request, group, card),
+        dims=group.dims,
+        images=group.pattern,
+        labels=(),
+        source=found.source,
+        findings=found.findings,
+        impression=found.impression,
+        patient=patients[0] if patients else None,
+        caps=_caps(card),
+        sided=True,
     )
 
 

@@ -6,7 +6,7 @@ _TASKS = {
     "segmentation": "segment|delineat|outlin|contour|mask|mark|pixel-wise|voxel-wise",
     "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grade|recogni|identif|sort|"
     "screen|categori|separate|which of",
-    "report generation": "report|impression|caption|describ|findings",
+    "report_generation": "report|impression|caption|describ|findings|dictat|narrat|transcri|free[- ]text|in words",
     "anomaly_detection": r"anomal|outlier|novelty|few[- ]shot|zero[- ]shot|\w+[- ]shots?\b|out-of-distribution|"
     "abnormality detection|detect(?:ion of)? abnormal|examples? of (?:each|both)",
     "object detection": "bounding box|boxes|count the",
@@ -51,6 +51,11 @@ _ORGANS = {
     "lymph node": "lymph",
 }
 _PICTURES = {"microscopy": "histopathological image"}  # a kind of image, where its name is not what a caption says
+_WRITING = re.compile(
+    r"\b(?:writ\w+|draft\w*|dictat\w+|describ\w+|formulat\w+)\b[^.;]{0,60}\b(?:reports?|findings|impressions?)\b|"
+    r"\b(?:generat\w+|creat\w+|compos\w+|produc\w+)\b[^.;]{0,60}\b(?:reports?|impressions?|captions?)\b|"
+    r"\b(?:report|caption)[- ](?:generat|writ)\w+|\bfindings and (?:an? |the )?impressions?\b"
+)
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _COUNT = rf"(\d+|{'|'.join(_COUNTS)})"
 _SHOTS = (
@@ -77,18 +82,22 @@ _ANY = re.compile(r"organs|structures|anatom|everything")
 
 
 def task_of(request: str) -> str | None:
-    """The task that the first telling word asks for; None if no word tells."""
+    """The task that the first telling word asks for; None if no word tells.
+
+    >>> task_of("write a report of each film that tells left from right"), task_of("classify, and report the accuracy")
+    ('report_generation', 'classification')
+    """
     found = {name: _first(words, request) for name, words in _TASKS.items()}
-    for name in (
-        "anomaly_detection",
-        "report generation",
-    ):  # "mark anomalies" and "classify reports" are about the former
-        if found[name] is not None and (
-            name == "anomaly_detection" or found["segmentation"] is found["classification"]
-        ):
-            return name
-    named = {name: place for name, place in found.items() if place is not None and name != "report generation"}
-    return min(named, key=lambda name: named[name]) if named else None
+    if found["anomaly_detection"] is not None:  # "mark anomalies" is about them
+        return "anomaly_detection"
+    named = {name: place for name, place in found.items() if place is not None and name != "report_generation"}
+    first = min(named, key=lambda name: named[name]) if named else None
+    written = _WRITING.search(request.lower())
+    if written and (first is None or written.end() <= named[first]):
+        return "report_generation"
+    if found["report_generation"] is not None and first not in ("classification", "segmentation"):
+        return "report_generation"  # "classify reports" and "report the Dice of the masks" are about the former
+    return first
 
 
 def regions(text: str) -> set[str]:
