@@ -180,6 +180,7 @@ def plan_of(
     keys = [key for key in fingerprint.patients if facts.patient in (key.where, key.column)]
     marked = [item.mask for item in index.training if item.mask]
     masks = _group(fingerprint, marked[0], masks=True).pattern if marked else None
+    texts = {"findings": facts.findings, "impression": facts.impression}
     few = {"masks": masks, "about": index.about, "shots": shots}
     return Plan.model_validate(
         {
@@ -195,13 +196,15 @@ def plan_of(
             "patient": keys[0] if facts.patient else None,
             "caps": facts.caps,
             "sided": facts.sided,
-            **(few if anomalies else {}),
+            **(few if anomalies else texts),
         }
     )
 
 
 def _goal(index: Index) -> str:
     labels = ", ".join(index.labels)
+    if index.task == "report_generation":
+        return "Write the report of each image."
     goals = {"classification": f"Tell {labels} apart.", "segmentation": f"Mark {labels}."}
     return goals.get(index.task) or f"Find what is abnormal in {index.about}."
 

@@ -37,8 +37,8 @@ def of_plan(plan: Plan, known: Plan, index: Index) -> list[Facet]:
         Facet("labels", float(_labels_agree(plan, known)), f"labels: {_labels(plan)}; an expert has {_labels(known)}."),
         same(
             "source",
-            (one.kind, one.path, one.column, one.file_column),
-            (other.kind, other.path, other.column, other.file_column),
+            (one.kind, one.path, one.column, one.file_column, one.files, one.key),
+            (other.kind, other.path, other.column, other.file_column, other.files, other.key),
         ),
         Facet(
             "patient",
@@ -48,6 +48,7 @@ def of_plan(plan: Plan, known: Plan, index: Index) -> list[Facet]:
         ),
         same("caps", plan.caps, known.caps),
         same("sided", plan.sided, known.sided),
+        *(_texts(plan, known, same) if known.task == "report_generation" else []),
         *(_few(plan, known, same) if known.task == "anomaly_detection" else []),
     ]
 
@@ -63,6 +64,11 @@ def _few(plan: Plan, known: Plan, same: Callable[[str, object, object], Facet]) 
     ]
 
 
+def _texts(plan: Plan, known: Plan, same: Callable[[str, object, object], Facet]) -> list[Facet]:
+    """What only the plan of a report generation says."""
+    return [same("findings", plan.findings, known.findings), same("impression", plan.impression, known.impression)]
+
+
 def of_index(index: Index, exercise: Exercise, plan: Plan | None) -> list[Facet]:
     """An index against every eligible case. Args: plan: the one it was made from; its names of labels are meant."""
     expert, every, capped = exercise.answers
@@ -73,7 +79,7 @@ def of_index(index: Index, exercise: Exercise, plan: Plan | None) -> list[Facet]
     precision, recall = len(both) / max(1, len(found)), min(1.0, len(both) / expected)
     agreed = 2 * precision * recall / max(1e-9, precision + recall)
     names = _renamed(plan or expert, expert)
-    right = [image for image in both if _label(found[image][0], names) == known[image][0].label]
+    right = [image for image in both if _label(found[image][0], names) == _label(known[image][0], {})]
     together = _kept_together({i: found[i][0].patient for i in both}, {i: known[i][0].patient for i in both})
     split, note = _split(index, exercise, {i: found[i][1] for i in both}, {i: known[i] for i in both})
     return [
@@ -175,6 +181,9 @@ def _image(item: Item) -> str:
 
 
 def _label(item: Item, names: Mapping[str, str]) -> object:
+    """The answer to a case: its label by the expert's name, or its report."""
+    if item.findings is not None:
+        return item.findings
     return names.get(item.label, item.label) if isinstance(item.label, str) else item.label
 
 

@@ -688,9 +688,9 @@ assert "torch" not in sys.modules and "monai" not in sys.modules
     assert (tmp_path / "out/index.json").is_file()
 
 
-def test_the_manual_shows_every_helper_in_under_6_kilobytes():
+def test_the_manual_shows_every_helper_in_under_7_kilobytes():
     manual = ix.manual()
-    assert len(manual) < 6000
+    assert len(manual) < 7000
     for name in (
         "arguments",
         "from_table",

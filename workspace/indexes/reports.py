@@ -45,17 +45,14 @@ def from_reports(
     split_column: str | None = None,
     slices: bool = False,
 ) -> list[dict]:
-    """Items with the `findings` and `impression` of their report, from tables or JSON lists of records.
+    """Items with findings and impression, from tables or JSON lists of records.
 
-    `reports`: a table, or several with the same columns; where several are called train, val or test, that is the
-    official split, which split() obeys. `findings`, `impression`: columns; cases whose findings are empty or "Not
-    given." are left out. `file_column` as in from_table; `images`: one pattern or several. `files`: the table that
-    holds `file_column` where the reports do not, and `key` the column that both share: a report may belong to several
-    files. `patient_column` (of either table), `patient`, `split_column`, `slices`: as in from_table.
+    `reports`: one, or several with the same columns; if these are called train, val, test, split() obeys. `findings`,
+    `impression`: columns; cases with empty findings are left out. `files`: the table that holds `file_column` where the
+    reports do not; `key`: the column both share. `images`: patterns. The rest: as in from_table.
 
-    Example: ix.from_reports(root, "indiana_reports.csv", findings="findings", impression="impression",
-                             files="indiana_projections.csv", key="uid", file_column="filename",
-                             images="images/**/*.png", patient_column="uid")
+    Example: ix.from_reports(root, "reports.csv", findings="findings", files="films.csv", key="uid",
+                             file_column="filename", images="images/**/*.png", patient_column="uid")
     """
     if (files is None) != (key is None):
         raise DataError("`files` and `key` belong together: the table that names the files, and the column both share.")

@@ -1,17 +1,20 @@
 """Small text and JSON files that may describe the data, shortened so that what they say of labels stays whole."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from m3dspy.signatures.values import Document
-from m3dspy.workspace.patterns import clean, masked
+from m3dspy.workspace.patterns import clean, masked, word_set, words
 from m3dspy.workspace.tables import read_json
 
 SUFFIXES = (".json", ".md", ".txt", ".rst")
 MAX_BYTES = 1 << 20
 TEXT, JSON_TEXT = 600, 3000  # characters shown
 MOST_ENTRIES = 60
+_REPORT = re.compile(r"(?im)^\W*(?:findings?|impressions?)\b\W*:")  # a heading of a report, which may name a patient
+_TEXTS = word_set("finding findings impression impressions report reports")  # keys of JSON that hold reports
 
 
 def is_document(path: str) -> bool:
@@ -32,7 +35,8 @@ def document(root: Path, path: str) -> Document | None:
         text = gist(read_json(file))
     else:
         with file.open("rb") as opened:
-            text = clean(masked(opened.read(8 * TEXT).decode("utf-8", "replace")), TEXT)
+            text = opened.read(8 * TEXT).decode("utf-8", "replace")
+        text = _counted(text) if _REPORT.search(text) else clean(masked(text), TEXT)
     return Document(path=clean(masked(path)), text=text)
 
 
@@ -63,13 +67,22 @@ def _short(data: Any, most: int) -> Any:
     if isinstance(data, dict):
         if len(data) > most:
             return f"{len(data)} entries"
-        return {_word(str(key)): _short(value, most) for key, value in data.items()}
+        return {_word(str(key)): _shown(str(key), value, most) for key, value in data.items()}
     if isinstance(data, list):
         cases = [entry for entry in data if isinstance(entry, dict | list) or _is_path(entry)]
         if len(data) > most or len(cases) > 1:
             return f"{len(data)} entries"
         return [_short(entry, most) for entry in data]
     return _word(data) if isinstance(data, str) else data
+
+
+def _shown(key: str, value: Any, most: int) -> Any:
+    says_report = isinstance(value, str) and _TEXTS.intersection(words(key))
+    return _counted(value) if says_report else _short(value, most)
+
+
+def _counted(report: str) -> str:
+    return f"a report of {len(report.split())} words"
 
 
 def _word(text: str) -> str:

@@ -162,7 +162,7 @@ def _reports(request: str, fingerprint: Fingerprint, card: DataCard | None) -> P
     found = reports.texts(request, fingerprint)
     if found is None:
         raise _Refusal(
-            "The request asks for reports to be written, but no table and no JSON list holds the text of reports and "
+            "The request asks for report generation, but no table and no JSON list holds the text of reports and "
             f"names their images: {_holdings(fingerprint)}."
         )
     group = _group(fingerprint, found.named.names_files)
