@@ -1,4 +1,4 @@
-"""Small convolutional encoder for reports on 2D and 3D images: a few halvings, then one token a cell of the coarse grid.
+"""Small convolutional encoder for reports on 2D and 3D images: a few halvings, one token a cell of the coarse grid.
 
 Two 3x3 convolutions a level with batch normalisation, as in VGG: Simonyan and Zisserman 2015, arXiv:1409.1556.
 """
