@@ -38,7 +38,7 @@ FINDINGS = {
     "granuloma": r"granuloma\w*",
     "lymphadenopathy": r"lymphadenopath\w+|adenopathy|(?:enlarged|pathologic\w*) (?:\w+ ){0,2}lymph nodes?",
     "hiatal hernia": r"hiat(?:al|us) hernia",
-    "arterial calcification": r"(?<!coronary )\b(?:aort\w+|arter\w+|vascular|atheroscler\w+) (?:wall )?(?:\w+ )?calcif\w+"
+    "arterial calcification": r"(?<!coronary )\b(?:aort\w+|arter\w+|vascular|atheroscler\w+) (?:\w+ ){0,2}calcif\w+"
     r"|atheroscler\w+|calcif\w+ (?:\w+ ){0,3}aort\w+",
     "coronary calcification": r"coronary (?:artery |arteries )?(?:wall )?(?:calcif\w+|atheroma\w*)"
     r"|calcif\w+ (?:[\w-]+ ){0,4}coronary",
