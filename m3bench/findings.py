@@ -22,8 +22,8 @@ FINDINGS = {
     "pleural effusion": r"(?<!pericardial )(?<!joint )\beffusions?\b|pleural fluid"
     r"|blunt\w+ of the (?:\w+ )?costophrenic",
     "pneumothorax": r"pneumothora(?:x|ces)",
-    "nodule": r"(?<!lymph )\b(?:micro)?nodul(?:e|es|ar)\b|\b(?:lung|pulmonary|hilar|suprahilar|lobe) mass(?:es)?\b"
-    r"|\bmass(?:es)? in the (?:[\w-]+ ){0,3}(?:lung|lobe|hemithorax)",
+    "nodule": r"(?<!lymph )\b(?:micro)?nodul(?:e|es|ar)\b|\b(?:lung|pulmonary|hilar|suprahilar) mass(?:es)?\b"
+    r"|\bmass(?:es)? in the (?:[\w-]+ ){0,2}(?:lung|(?:upper|middle|lower) lobe|hemithorax)",
     "opacity": r"\bopaci(?:ty|ties|fication\w*)\b|ground[- ]glass|infiltrat\w+|air ?space disease|airspace process",
     "consolidation": r"\bconsolidat\w+",
     "pneumonia": r"\bpneumonias?\b|bronchopneumonia",
@@ -50,7 +50,8 @@ FINDINGS = {
     "meningioma": r"meningioma\w*",
     "metastasis": r"metasta\w+",
     "glioma": r"\bglio\w+|astrocytoma|oligodendroglioma|intra-?axial (?:[\w-]+ ){0,2}(?:tumou?r|mass|lesion)",
-    "tumour": r"\btumou?rs?\b|neoplas\w+",
+    "tumour": r"\btumou?rs?\b|neoplas\w+|\b(?:brain|cerebr\w+|intracranial|extra-?axial|dural) (?:mass|lesion)"
+    r"|\bmass in the (?:[\w-]+ ){0,2}(?:(?:frontal|parietal|temporal|occipital) lobe|cerebell\w+|brain)",
     "infarct": r"\binfarct\w*|isch(?:a?emic) (?:stroke|lesion)\w*|restricted diffusion|diffusion restriction",
     "white matter hyperintensity": r"white[- ]matter (?:[\w-]+ ){0,2}(?:hyperintens\w+|lesions?|changes|disease)"
     r"|leuk[eo]\w*araiosis|microangiopath\w+|hyperintens\w+ (?:[\w-]+ ){0,6}white[- ]matter",
@@ -74,7 +75,7 @@ _DENIAL = re.compile(
     r"|resolution of|ruled out)\b"
 )
 _DENIED_AFTER = re.compile(
-    r"^[\w\s,/-]*?\b(?:(?:is|are|was|were|has|have) (?:not|absent|resolved|cleared|(?:been )?(?:ruled out|excluded))"
+    r"^(?: [\w/-]+){0,3}? (?:(?:is|are|was|were|has|have)(?: been)? (?:not|absent|resolved|cleared|ruled out|excluded)"
     r"|not (?:seen|identified|present|observed|detected)|within normal limits"
     r"|(?:is|are|appears?) (?:normal|unremarkable))\b"
 )
