@@ -59,13 +59,15 @@ def details(index: Index, root: Path, predictions: Path, trivial: Metric, weight
     names = sorted({name for held in truth for name in held})
     each = {name: finding_f1(truth, found, only=name) for name in names}
     different = len({text for text in texts if text is not None})
-    notes = (f"{different} different reports were written for {len(texts)} cases",)
-    blind = ("all cases were given the same report: the model does not look at the image",) if different == 1 else ()
+    if different == 1 < len(texts):
+        note = "all cases were given the same report: the model does not look at the image"
+    else:
+        note = f"{different} different reports were written for {len(texts)} cases"
     return {
         "others": scores(others, weights),
         "per_label": scores(each, weights),
         "worst": worst(index.test, _each_f1(truth, found)),
-        "notes": notes + (blind if len(texts) > 1 else ()),
+        "notes": (note,),
     }
 
 
