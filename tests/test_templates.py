@@ -1,6 +1,7 @@
 """The training scripts and their networks, on the data that they make up themselves."""
 
 import csv
+import doctest
 import importlib
 import json
 import sys
@@ -540,6 +541,7 @@ def test_rare_words_weigh_more_in_the_loss():
 
 def test_a_text_taken_apart_and_put_together_is_itself():
     writer = script("writer")
+    assert doctest.testmod(writer) == (0, 2)
     text = "There is a 2.5 cm x-xxxx nodule (left), stable. No change; see above."
     assert writer.text_of(writer.words_of(text)) == text
 

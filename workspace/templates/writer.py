@@ -175,5 +175,5 @@ class Writer(nn.Module):
             ended = ended | (said == END)
             if ended.all():
                 break
-        chosen = words.view(count, beams, -1)[torch.arange(count), (scores / lengths).argmax(1)]
+        chosen = words.view(count, beams, -1)[torch.arange(count, device=device), (scores / lengths).argmax(1)]
         return [[word for word in row if word not in (BEGIN, END, PAD)] for row in chosen.tolist()]
