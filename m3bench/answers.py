@@ -83,6 +83,17 @@ def _fits(label: str, probabilities: Sequence[float], index: Index) -> bool:
     return label in index.labels and abs(sum(probabilities) - 1) < 1e-3
 
 
+def read_reports(folder: Path, index: Index) -> dict[str, tuple[str, str]]:
+    """`reports.json`: id of a test case -> findings and impression; without cases that have no text at all."""
+    try:
+        found = untrusted.reports(untrusted.read(folder, "reports.json", MAX_TABLE), "reports.json")
+    except DataError:
+        return {}
+    asked = {item.id for item in index.test}
+    texts = {case: (report["findings"], report["impression"]) for case, report in found.items() if case in asked}
+    return {case: text for case, text in texts.items() if "".join(text).strip()}
+
+
 def read_answer_mask(
     folder: Path, item: Item, values: Sequence[int], shape: tuple[int, ...], affine: NDArray | None
 ) -> NDArray | None:

@@ -1,19 +1,20 @@
 """The examiner: predictions in, a Grade out, against labels that the script never saw.
 
 A case without a well-formed answer scores 0: as a class, it is ranked below all cases for the true label and above all
-for the others; as a mask, every structure is missed. Intervals and comparisons resample patients, 1000 times.
+for the others; as a mask, every structure is missed; as a report, every finding. Intervals and comparisons resample
+patients, 1000 times.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from m3dspy.errors import DataError
-from m3dspy.m3bench import anomalies, classes, masks
+from m3dspy.m3bench import anomalies, classes, masks, reports
 from m3dspy.m3bench.answers import valid_weights
 from m3dspy.m3bench.stats import beats, resampled, score
 from m3dspy.signatures.values import Grade, Index
 
-TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies}
+TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies, "report_generation": reports}
 ABOVE_ORACLE = 0.01  # what chance on the test cases may add to the best possible score
 
 
@@ -39,7 +40,8 @@ def grade(
     Returns: a Grade; without a control `s2` is False.
     Raises: DataError: the index has no test labels, or a mask of the dataset cannot be read.
     """
-    if not index.test or any(item.label is None for item in index.test):
+    answers = [item.findings if index.task == "report_generation" else item.label for item in index.test]
+    if not answers or None in answers:
         raise DataError("There is nothing to grade against: the index has no labelled test cases.")
     weights = resampled([item.patient for item in index.test], seed)
     task = TASKS[index.task]

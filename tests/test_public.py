@@ -270,3 +270,38 @@ def test_the_public_index_holds_no_name_of_a_test_case(make):
     text = public.shown(run, test=True, trusted=False)[0].read_text()
     told = json.loads(text)["test"]
     assert not [word for case in CLASSES.test for word in (case.id, case.patient, case.image) if word in str(told)]
+
+
+# ------------------------------------------------------------------------------------------------ reports
+REPORTS = Index(
+    task="report_generation",
+    labels=(),
+    training=(item("r1", "1.png", None, "p1", findings="A nodule.", impression="Nodule."),),
+    test=tuple(item(f"r{k}", f"{k}.png", None, f"p{k}", findings=f"Secret {k}.") for k in (2, 3)),
+)
+
+
+def test_a_script_never_sees_the_reports_of_test_cases(make):
+    run = make(REPORTS)
+    index, _ = seen(run, test=True)
+    assert index.training == REPORTS.training
+    assert "Secret" not in index.model_dump_json()
+
+
+def test_reports_get_the_cases_own_ids_back_and_no_others_are_taken(make):
+    run = make(REPORTS)
+    own = {name: case.id for name, case in public.opaque(REPORTS).items()}
+    said = {name: {"findings": f"Of {case}.", "impression": ""} for name, case in own.items()}
+    extra = {"test-000099": {"findings": "x", "impression": ""}, "r2": {"findings": "y", "impression": ""}}
+    answer(run, {"reports.json": json.dumps(dict(reversed((extra | said).items())))})
+    named = public.named_answers(run, "final")
+    assert json.loads((named / "reports.json").read_text()) == {
+        name: {"findings": f"Of {name}.", "impression": ""} for name in ("r2", "r3")
+    }
+
+
+@pytest.mark.parametrize("text", ["not JSON", "[1]", '{"a": NaN}', "[" * 99])
+def test_reports_that_are_none_are_not_taken(text, make):
+    run = make(REPORTS)
+    answer(run, {"reports.json": text})
+    assert list(public.named_answers(run, "final").iterdir()) == []

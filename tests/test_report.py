@@ -287,6 +287,55 @@ def test_an_epoch_that_was_kept_without_being_the_best_is_named(tmp_path):
     assert "(0.700); that of epoch 0 was kept." in report(folder).read_text()
 
 
+def test_a_report_generation_shows_both_reports_and_what_needs_no_model(tmp_path):
+    data = tmp_path / "films"
+    data.mkdir()
+    said = ["No effusion.", "Small | left effusion.", "A nodule."]
+    items = []
+    for number in range(9):
+        Image.fromarray(RNG.integers(0, 255, (40, 30), np.uint8)).save(data / f"{number}.png")
+        texts = {"findings": said[number % 3], "impression": "As above."}
+        items.append(Item(id=f"f{number}", patient=f"p{number}", image=f"{number}.png", **texts))
+    source = Source(kind="table", path="all.csv", file_column="file")
+    run = started(
+        tmp_path / "runs" / "five", data, "report_generation", dims=2, labels=(), source=source, findings="Findings_EN"
+    )
+    run.commit("index", Index(task="report_generation", labels=(), training=items[:3], test=items[3:]))
+    design = Design(
+        template="report", network="report_cnn", dims=2, size=(32, 32), intensity="zscore", loss="ce", lr=1e-3,
+        batch=4, epochs=3,
+    )  # fmt: skip
+    run.commit("design", design)
+    (run.folder / "predictions").mkdir()
+    answers = {f"f{k}": {"findings": "No *effusion*.", "impression": ""} for k in (3, 4, 5, 6, 7)}
+    (run.folder / "predictions/reports.json").write_text(json.dumps(answers))
+    others = {"BLEU-4": score(0.31), "side accuracy": score(0.9), "constant finding F1": score(0.41)}
+    graded = Grade(
+        metric="finding F1", score=score(0.74), floor=score(0.41), control=score(0.42), cases=6, patients=6,
+        others=others | {"retrieval finding F1": score(0.52)}, per_label={"nodule": score(0.66)}, missing=("f8",),
+        s1=False, s2=False, worst=("f8", "f4"), notes=("3 different reports were written for 6 cases",),
+    )  # fmt: skip
+    run.commit("outcome", Outcome(status="done", grade=graded))
+    page = report(run.folder).read_text()
+    for line in (
+        "reached a **finding F1 of 0.740",
+        "trained on shuffled reports reaches 0.420",
+        r"| findings | Findings\_EN |",
+        "| reports come from | table all.csv |",
+        "| the model | 0.740 (0.690 to 0.790) | 0.310 (0.260 to 0.360) | not measured |",
+        "| the most frequent training report for every case | 0.410 (0.360 to 0.460) |",
+        "| report of the nearest image | 0.520 (0.470 to 0.570) |",
+        "| nodule | 0.660 (0.610 to 0.710) |",
+        "| side accuracy | 0.900 (0.850 to 0.950) |",
+        "- 3 different reports were written for 6 cases.",
+        r"| findings | Small \| left effusion. | No \*effusion\*. |",
+        "| findings | A nodule. | no report |",
+        "it never saw the reports\nof the test cases",
+    ):
+        assert line in page, line
+    assert (run.folder / "figures/examples.png").is_file()
+
+
 def test_an_anomaly_detector_is_compared_with_all_that_learnt_less(tmp_path):
     page = report(anomalous(tmp_path)).read_text()
     assert "reached an **image AUROC of 0.740" in page

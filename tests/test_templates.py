@@ -1,6 +1,7 @@
 """The training scripts and their networks, on the data that they make up themselves."""
 
 import csv
+import doctest
 import importlib
 import json
 import sys
@@ -34,13 +35,14 @@ def script(name: str):
 def train(module, folder: Path, out: Path, smoke: bool = False, resume: bool = False, **settings) -> dict:
     """Train on made-up data in `folder`; the result."""
     folder.mkdir(exist_ok=True)
-    small = {"size": (16, 16, 16), "epochs": 2, "workers": 1}
+    size = (16,) * module.SETTINGS.dims
+    small = {"size": size, "epochs": 2, "workers": 1}
     module.train(module.made_up(folder), folder, out, replace(module.SETTINGS, **(small | settings)), smoke, resume)
     return {} if smoke else json.loads((out / "result.json").read_text())
 
 
 # ------------------------------------------------------------------------------------------------ the contract
-@pytest.mark.parametrize("name", ["classify", "segment"])
+@pytest.mark.parametrize("name", ["classify", "segment", "report"])
 def test_one_json_line_an_epoch_is_printed_and_nothing_else(name, tmp_path, capsys):
     result = train(script(name), tmp_path / "data", tmp_path / "out")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -79,7 +81,7 @@ def test_segment_learns_where_the_ball_and_the_cube_are(tmp_path):
         assert np.mean(script("segment").dice(mask, truth, 2)) > 0.5
 
 
-@pytest.mark.parametrize("name", ["classify", "segment"])
+@pytest.mark.parametrize("name", ["classify", "segment", "report"])
 def test_a_killed_training_resumes_to_the_very_same_weights(name, tmp_path, monkeypatch, capsys):
     module, harness = script(name), script("harness")
     train(module, tmp_path / "data", tmp_path / "straight", epochs=4)
@@ -120,7 +122,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         train(module, tmp_path / "data", tmp_path / "out", resume=True, lr=1e-4)
 
 
-@pytest.mark.parametrize("name", ["classify", "segment"])
+@pytest.mark.parametrize("name", ["classify", "segment", "report"])
 def test_a_smoke_run_prints_its_loss_and_writes_nothing(name, tmp_path, capsys):
     train(script(name), tmp_path / "data", tmp_path / "out", smoke=True)
     line = json.loads(capsys.readouterr().out)
@@ -129,7 +131,7 @@ def test_a_smoke_run_prints_its_loss_and_writes_nothing(name, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["classify", "segment"])
+@pytest.mark.parametrize("name", ["classify", "segment", "report"])
 def test_images_that_do_not_fit_in_memory_are_kept_in_files_and_give_the_same_result(name, tmp_path):
     roomy = train(script(name), tmp_path / "data", tmp_path / "roomy", epochs=1)
     tight = train(script(name), tmp_path / "data", tmp_path / "tight", epochs=1, cache_gb=0.0)
@@ -137,7 +139,7 @@ def test_images_that_do_not_fit_in_memory_are_kept_in_files_and_give_the_same_re
     assert not (tmp_path / "tight/cache").exists()
 
 
-@pytest.mark.parametrize("name", ["classify", "segment"])
+@pytest.mark.parametrize("name", ["classify", "segment", "report"])
 def test_a_saved_model_predicts_what_it_predicted_after_training(name, tmp_path, monkeypatch):
     module, harness = script(name), script("harness")
     train(module, tmp_path / "data", tmp_path / "out", epochs=1)
@@ -151,8 +153,9 @@ def test_a_saved_model_predicts_what_it_predicted_after_training(name, tmp_path,
 
 
 def command_line(module, harness) -> int:
+    load = getattr(module, "saved_writer", harness.saved_model)
     return harness.command_line(
-        module.SETTINGS, module.SPACE, module.LOSSES, module.train, module.predict, module.made_up
+        module.SETTINGS, module.SPACE, module.LOSSES, module.train, module.predict, module.made_up, load
     )
 
 
@@ -172,7 +175,7 @@ def test_an_unreadable_image_costs_its_own_answer_and_no_other(tmp_path, monkeyp
 def test_the_space_is_printed_as_optuna_reads_it(monkeypatch, capsys):
     from optuna.distributions import json_to_distribution
 
-    for name in ("classify", "segment"):
+    for name in ("classify", "segment", "report"):
         module = script(name)
         monkeypatch.setattr(sys, "argv", ["train.py", "--space"])
         assert command_line(module, script("harness")) == 0
@@ -422,14 +425,18 @@ def test_every_network_answers_in_the_shape_of_its_contract_and_learns(name):
 
     script("network")  # puts the source tree's networks on the path
     module = importlib.import_module(f"networks.{name}")
-    kind = script({"classification": "classify", "segmentation": "segment"}[module.TASK])
+    kind = script({"classification": "classify", "segmentation": "segment", "report_generation": "report"}[module.TASK])
     for dims in module.DIMS:
         size = (32, 32, 16)[:dims] if dims == 3 else (32, 48)
         spacing = (1.0, 1.0, 4.0) if dims == 3 else None
-        s = replace(kind.SETTINGS, dims=dims, channels=2, size=size, spacing=spacing, width=4, labels=("a", "b", "c"))
+        s = replace(kind.SETTINGS, dims=dims, channels=2, size=size, spacing=spacing, width=4)
+        s = s if module.TASK == "report_generation" else replace(s, labels=("a", "b", "c"))
         net = module.network(s)
         answer = net(torch.randn(2, 2, *size))
         wanted = (2, 3) if module.TASK == "classification" else (2, 4, *size)
+        if module.TASK == "report_generation":  # features on a grid that is coarser along every axis
+            wanted = tuple(answer.shape)
+            assert wanted[0] == 2 and all(0 < n < whole for n, whole in zip(wanted[2:], size, strict=True))
         for part in answer if isinstance(answer, list) else [answer]:
             assert part.shape == wanted
         sum(part.square().mean() for part in (answer if isinstance(answer, list) else [answer])).backward()
@@ -465,3 +472,105 @@ def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():
     strides_of = importlib.import_module("networks.dynunet").strides_of
     assert strides_of((64, 64, 16), (1.0, 1.0, 5.0)) == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
     assert strides_of((32, 32), (1.0, 1.0)) == [[1, 1], [2, 2], [2, 2]]
+
+
+# ------------------------------------------------------------------------------------------------ reports
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Made-up pictures, a model that learnt to report them, its texts, and the index with all reports."""
+    folder, module = tmp_path_factory.mktemp("reports"), script("report")
+    train(module, folder / "data", folder / "out", size=(32, 32), epochs=25)
+    return folder, json.loads((folder / "out/predictions/reports.json").read_text())
+
+
+def side_of(report: dict[str, str]) -> str:
+    return next((side for side in ("left", "right") if side in report["findings"]), "none")
+
+
+def test_reports_say_what_is_to_be_seen_and_on_which_side(written):
+    _, reports = written
+    assert list(reports) == [f"case{i}" for i in range(39, 48)]
+    right = [side_of(report) == ("left", "right", "none")[i % 3] for i, report in enumerate(reports.values())]
+    assert sum(right) >= 8  # of 9
+    assert all(report["findings"].endswith("No effusion.") for report in reports.values())
+
+
+def test_reports_follow_the_image_not_the_case(written, tmp_path):
+    folder, reports = written
+    module = script("report")
+    s, net, fabric = module.saved_writer(folder / "out", module.Settings)
+    swapped = [{"id": f"case{i}", "image": f"{j}.npy"} for i, j in ((39, 40), (40, 39))]
+    assert module.predict(swapped, folder / "data", tmp_path, s, net, fabric) == []
+    found = json.loads((tmp_path / "reports.json").read_text())
+    assert reports["case39"] != reports["case40"]
+    assert (found["case39"], found["case40"]) == (reports["case40"], reports["case39"])
+
+
+def test_a_writer_trained_on_shuffled_reports_scores_lower(written, tmp_path):
+    folder, _ = written
+    score = json.loads((folder / "out/result.json").read_text())["score"]
+    control = train(script("report"), tmp_path / "data", tmp_path / "out", size=(32, 32), epochs=25, shuffled=True)
+    assert score > 0.9
+    assert control["history"][-1]["score"] < score - 0.3
+
+
+def test_the_control_gives_every_patient_the_report_of_another():
+    items = [{"patient": f"p{i // 2}", "findings": f"of p{i // 2}", "impression": ""} for i in range(10)]
+    exchanged = script("report").exchanged(items, seed=0)
+    assert all(item["findings"] != f"of {item['patient']}" for item in exchanged)
+    assert sorted(item["findings"] for item in exchanged) == sorted(item["findings"] for item in items)
+    assert all(a["findings"] == b["findings"] for a, b in zip(exchanged[::2], exchanged[1::2], strict=True))
+
+
+def test_the_validation_score_of_reports_counts_telling_words_that_nobody_denies():
+    module = script("report")
+    said = [module.affirmed(module.words_of(text)) for text in ("Small left effusion. No nodule.", "Nodule.")]
+    assert said == [{"small", "left", "effusion"}, {"nodule"}]
+    written = [{"small", "effusion"}, {"left"}]
+    assert module.agreement(written, said) == 2 * 2 / (3 + 4)
+    assert module.telling_words([{"a", "b"}, {"b", "c"}, {"b", "c"}, {"b"}, {"b"}], ("a", "b", "c")) == ["c"]
+
+
+def test_rare_words_weigh_more_in_the_loss():
+    module = script("report")
+    s = replace(module.SETTINGS, vocabulary=(*module.SPECIAL, "often", "rare"), rarity=0.5)
+    reports = [["often", "rare"]] + [["often"]] * 9
+    assert module.word_weights(reports, s).tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 2])  # (0.1 / 0.4) ** -0.5
+    assert module.word_weights(reports, replace(s, loss="ce")).tolist() == [1] * 7
+
+
+def test_a_text_taken_apart_and_put_together_is_itself():
+    writer = script("writer")
+    assert doctest.testmod(writer) == (0, 2)
+    text = "There is a 2.5 cm x-xxxx nodule (left), stable. No change; see above."
+    assert writer.text_of(writer.words_of(text)) == text
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_search_finds_the_text_that_the_decoder_gives_when_it_is_fed_with_it(beams):
+    """Keys and values that are kept from word to word change nothing; three beams are at least as probable as one."""
+    import torch
+
+    module = script("report")
+    torch.manual_seed(0)
+    s = replace(module.SETTINGS, vocabulary=(*module.SPECIAL, *"abcdefgh"), longest=9, width=4)
+    net = module.writer(s).eval()
+    torch.nn.init.normal_(net.embed.weight, std=1.0)
+    x = torch.randn(3, 1, *s.size)
+
+    def mean_log_probability(words: list[int], row: int) -> float:
+        ended = [*words, 2] if len(words) < s.longest - 1 else words
+        with torch.no_grad():
+            logits, _ = net(x[row : row + 1], torch.tensor([[1, *ended[:-1]]]))
+        logits[..., [0, 1, 4]] = -torch.inf
+        chances = logits[0].log_softmax(-1)
+        return float(chances[torch.arange(len(ended)), ended].mean())
+
+    texts, greedy = net.write(x, beams), net.write(x, 1)
+    for row, (text, first) in enumerate(zip(texts, greedy, strict=True)):
+        if beams == 1:  # every word is the most probable one
+            with torch.no_grad():
+                logits, _ = net(x[row : row + 1], torch.tensor([[1, *text]]))
+            logits[..., [0, 1, 4]] = -torch.inf
+            assert logits[0].argmax(-1)[: len(text)].tolist() == text
+        assert mean_log_probability(text, row) >= mean_log_probability(first, row) - 1e-5

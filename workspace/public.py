@@ -13,6 +13,7 @@ the original was changed. prepare.py, which makes the split, is shown the whole 
 import csv
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -29,12 +30,13 @@ from m3dspy.workspace import sources, untrusted
 from m3dspy.workspace.runs import Run, disk, write_atomic
 
 FOLDER = "public"
-LARGEST_TABLE = 64 << 20  # bytes of a predictions.csv
+LARGEST_TABLE = 64 << 20  # bytes of a predictions.csv or a reports.json
 _UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 _HALVES = (".img", ".head", ".par")  # images whose other half is a file beside them
 _OTHER_HALVES = (".hdr", ".mat", ".brik", ".brik.gz", ".brik.bz2", ".rec")
 _ANSWER = re.compile(r"((?:[a-z]+/)?)(test-\d{6})(\.nii\.gz|\.png)")
 _TABLE = re.compile(r"(?:[a-z]+/)?predictions\.csv")
+REPORTS = "reports.json"
 
 
 def shown(run: Run, *, test: bool, trusted: bool) -> tuple[Path, Path]:
@@ -69,8 +71,8 @@ def forget(run: Run) -> None:
 def named_answers(run: Run, attempt: str) -> Path:
     """The predictions of an attempt in a folder of their own, under the cases' own ids and in the order of the index.
 
-    Masks, maps and `predictions.csv` are taken, from folders directly below too; anything else is left behind, and so
-    are rows of other cases and a table that is none.
+    Masks, maps and `predictions.csv` are taken, from folders directly below too, and `reports.json`; anything else is
+    left behind, and so are rows and reports of other cases, and a table or JSON that is none.
 
     Raises: DataError: there are none, or there is anything but plain files among them.
     """
@@ -84,6 +86,8 @@ def named_answers(run: Run, attempt: str) -> Path:
         elif _TABLE.fullmatch(name) and (table := _named_rows(untrusted.read(left, name, LARGEST_TABLE), cases, index)):
             (named / name).parent.mkdir(exist_ok=True)
             write_atomic(named / name, table)
+        elif name == REPORTS and (written := _named_reports(untrusted.read(left, name, LARGEST_TABLE), cases, index)):
+            write_atomic(named / name, written)
     for place, answer in files.items():  # a link would outlive a crash amid the removal of what was left
         (named / place).parent.mkdir(exist_ok=True)
         shutil.copyfile(answer, named / place)
@@ -112,10 +116,8 @@ def _given(index: Index, *, as_it_lies: bool) -> Index:
     folder, hidden = _test_folder(index), []
     for name, item in opaque(index).items():
         image = item.image if as_it_lies else _places(f"{folder}/{name}", item)
-        hidden.append(
-            item.model_copy(update={"id": name, "patient": name, "image": image, "label": None, "mask": None})
-        )
-    return index.model_copy(update={"test": tuple(hidden)})
+        hidden.append(item.model_copy(update={"id": name, "patient": name, "image": image}))
+    return index.model_copy(update={"test": tuple(hidden)}).without_test_labels()
 
 
 def _test_folder(index: Index) -> str:
@@ -219,3 +221,14 @@ def _named_rows(table: bytes, cases: Mapping[str, Item], index: Index) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *known])
     return text.getvalue().encode()
+
+
+def _named_reports(data: bytes, cases: Mapping[str, Item], index: Index) -> bytes:
+    """A reports.json with the cases' own ids, in the order of the index; b"" where this is none."""
+    try:
+        found = untrusted.reports(data, REPORTS)
+    except DataError:
+        return b""
+    named = {cases[name].id: report for name, report in found.items() if name in cases}
+    ordered = {item.id: named[item.id] for item in index.test if item.id in named}
+    return json.dumps(ordered, indent=1, ensure_ascii=False).encode()

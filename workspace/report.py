@@ -26,7 +26,7 @@ from m3dspy.signatures.values import (
     Request,
     Tuned,
 )
-from m3dspy.workspace.reporting import anomalies, examples, figures, heat
+from m3dspy.workspace.reporting import anomalies, examples, figures, heat, reports
 from m3dspy.workspace.reporting.prose import fenced, figure, interval, table, text
 from m3dspy.workspace.runs import Run, write_atomic
 
@@ -129,8 +129,9 @@ def _outcome(run: Finished) -> list[str]:
     if not grade:
         return [*lines, "A model was trained, but it was not graded: no score can be given."]
     mark, article = " (phantom)" if outcome.phantom else "", "an" if grade.metric[0] in "aeiou" else "a"
+    answers = _answers(run.index.task if run.index else "")
     control = (
-        f"; the same pipeline trained on shuffled labels reaches {interval(grade.control)}" if grade.control else ""
+        f"; the same pipeline trained on shuffled {answers} reaches {interval(grade.control)}" if grade.control else ""
     )
     lines += [
         f"On {grade.cases} test cases of {grade.patients} patients the model reached {article} "
@@ -141,7 +142,7 @@ def _outcome(run: Finished) -> list[str]:
         f"- S2, better than the trivial answer and than the control: **{_passed(grade.s2)}**",
     ]
     if not grade.control:
-        lines.append("- No control was trained on shuffled labels: S2 rests on the trivial answer alone.")
+        lines.append(f"- No control was trained on shuffled {answers}: S2 rests on the trivial answer alone.")
     if grade.above_oracle:
         lines.append("- **LEAK: the score is above what this phantom allows. Do not trust this model.**")
     if grade.missing:
@@ -162,15 +163,29 @@ def _plan(run: Finished) -> list[str]:
     caps = [f"{n} {name}" for name, n in (("training", plan.caps.training), ("test", plan.caps.test)) if n]
     rows = [
         ("task", f"{plan.task}, {plan.dims}D, {plan.modality}"),
-        ("labels", ", ".join(plan.labels) + (" (left and right are told apart)" if plan.sided else "")),
+        *_asked(plan),
         ("images", plan.images),
-        ("labels come from", " ".join(filter(None, (plan.source.kind, plan.source.path, plan.source.column)))),
+        (
+            f"{_answers(plan.task)} come from",
+            " ".join(filter(None, (plan.source.kind, plan.source.path, plan.source.column))),
+        ),
         *anomalies.plan_rows(plan),
         ("patients come from", _patients(plan.patient)),
         ("described by", f"the card {plan.card}" if plan.card else "no card, only the folder itself"),
         ("at most", f"{' and '.join(caps)} images" if caps else "all images"),
     ]
     return ["## Plan", "", *table(("", ""), rows)]
+
+
+def _asked(plan: Plan) -> list[tuple[str, str]]:
+    """What the model is to answer."""
+    if plan.task == "report_generation":
+        return [("findings", plan.findings), ("impression", plan.impression or "none")]
+    return [("labels", ", ".join(plan.labels) + (" (left and right are told apart)" if plan.sided else ""))]
+
+
+def _answers(task: str) -> str:
+    return "reports" if task == "report_generation" else "labels"
 
 
 def _patients(key: PatientKey | None) -> str:
@@ -210,7 +225,8 @@ def _data(run: Finished) -> list[str]:
         patients = len({item.patient for item in items})
         rows.append((split, len(items), patients, *(sum(name in given for given in labels) for name in classes)))
     lines += [
-        "No patient is in two of these parts. The model was chosen on the validation cases; it never saw the labels"
+        "No patient is in two of these parts. The model was chosen on the validation cases; it never saw the "
+        f"{_answers(index.task)}"
     ]
     lines += ["of the test cases.", "", *table(("", "cases", "patients", *classes), rows)]
     return lines + anomalies.support(index, run.design, run.tuned)
@@ -299,6 +315,8 @@ def _results(run: Finished) -> list[str]:
         return [*lines, "No model was graded."]
     if index.task == "anomaly_detection":
         return lines + anomalies.results(grade, index, run.folder / "predictions", run.figures)
+    if index.task == "report_generation":
+        return lines + reports.results(grade)
     lines += table(
         ("metric", "value (95 % interval)"),
         ((name, interval(s)) for name, s in [(grade.metric, grade.score), *grade.others.items()]),
@@ -338,6 +356,8 @@ def _examples(run: Finished) -> list[str]:
             if index.task == "anomaly_detection":
                 given = (None, None) if missing else (rows.get(item.id), predictions)
                 tiles.append(examples.mapped(item, index, design, root, *given))
+            elif index.task == "report_generation":
+                tiles.append(examples.plain(item, design, root))
             elif index.task == "classification":
                 tiles.append(examples.classified(item, index, design, root, None if missing else rows.get(item.id)))
             else:
@@ -349,6 +369,9 @@ def _examples(run: Finished) -> list[str]:
     if index.task == "anomaly_detection":
         heat.sheet(tiles, run.figures / "examples.png")
         about = heat.legend(tiles)
+    elif index.task == "report_generation":
+        figures.sheet(tiles, run.figures / "examples.png")
+        about = "The middle slice of each case, and below the radiologist's report beside the model's."
     elif index.task == "classification":
         figures.sheet(tiles, run.figures / "examples.png")
         about = "The middle slice of each case, its true class → the model's answer and its probability."
@@ -358,8 +381,10 @@ def _examples(run: Finished) -> list[str]:
     lines += [f"First the {len(worst)} worst cases, then {len(others)} others spread evenly over the test list.", about]
     if any(tile.left for tile in tiles):
         lines.append("R and A mark the patient's right and front.")
-    lines += ["", *figure("examples", "Example predictions, worst first")]
-    return lines + unread
+    lines += ["", *figure("examples", "Example predictions, worst first"), *unread]
+    if index.task == "report_generation":
+        lines += ["", *reports.side_by_side((*worst, *others), predictions)]
+    return lines
 
 
 def _way(run: Finished) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from m3dspy.errors import DataError, clean
 
-__all__ = ["checked", "clean", "files", "finite", "read", "refuse_odd", "remove", "strict_json"]
+__all__ = ["checked", "clean", "files", "finite", "read", "refuse_odd", "remove", "reports", "strict_json"]
 
 MOST_ENTRIES, MOST_DEPTH = 200_000, 16  # of a folder that a script filled
 MOST_NESTED, MOST_VALUES, LONGEST_STRING, LONGEST_KEY = 12, 200_000, 20_000, 200  # of its JSON
@@ -127,6 +127,25 @@ def strict_json(data: bytes, name: str) -> Any:
         elif isinstance(value, int | float) and not abs(value) < 2**63:  # 1e999 is read as infinite
             refuse("a number is out of range")
     return said
+
+
+def reports(data: bytes, name: str) -> dict[str, dict[str, str]]:
+    """Case id -> findings and impression, both texts, of a `reports.json`; entries of any other form are left out.
+
+    Raises: DataError: it is no JSON object, or beyond the bounds of `strict_json`.
+    """
+    said = strict_json(data, name)
+    if not isinstance(said, dict):
+        raise DataError(f'{name} is refused: it must be {{"case id": {{"findings": "...", "impression": "..."}}}}.')
+    return {case: report for case, report in said.items() if _is_report(report)}
+
+
+def _is_report(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"findings", "impression"}
+        and all(isinstance(text, str) for text in value.values())
+    )
 
 
 def finite(value: object) -> bool:

@@ -114,6 +114,15 @@ def classified(item: Item, index: Index, design: Design, root: Path, answer: Map
     return _tile(item, caption, image, image.voxels.shape[2] // 2, design, good=good)
 
 
+def plain(item: Item, design: Design, root: Path) -> Tile:
+    """A case at its middle slice.
+
+    Raises: OSError, ValueError: the image cannot be read.
+    """
+    image = lay(*_read(item, root), design.dims, slices=_sliced(item))
+    return _tile(item, "", image, image.voxels.shape[2] // 2, design)
+
+
 def segmented(item: Item, index: Index, design: Design, root: Path, predictions: Path | None) -> Tile:
     """A segmented case at the slice that shows the true structures best, or the answer's where there are none.
 

@@ -1,0 +1,285 @@
+"""Train a writer of radiology reports on 2D or 3D images and their reports, and report the test cases.
+
+    python report.py                                                         on made-up images, in seconds
+    python train.py --index index.json --data ROOT --out DIR [--set lr=3e-4 ...] [--smoke] [--resume]
+    python train.py --predict ITEMS.json --data ROOT --model DIR --out DIR   ITEMS: [{"id": ..., "image": ...}, ...]
+    python train.py --space                                                  what Optuna may try, and defaults, as JSON
+
+Prints one JSON line an epoch, {"epoch": 3, "loss": 0.41, "score": 0.83}. The score is the F1 of telling words over the
+validation cases: words that stand in few training reports, in sentences that deny nothing ("effusion" of "small left
+effusion", not of "no effusion"), found in the report that was written and in the radiologist's. A constant report
+scores near 0. The rest is log and goes to stderr. DIR receives checkpoint.pt (every epoch), model.safetensors and
+settings.json with the vocabulary (the best epoch), predictions/reports.json ({id: {"findings", "impression"}}) and,
+last of all, result.json: its presence means done. --smoke takes one step on four cases and writes nothing.
+"""
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from optuna.distributions import FloatDistribution
+
+from harness import Problem, Training, channels_last, command_line, commit, cosine, fabric_for, log, saved_settings, say
+from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
+from network import network
+from writer import IMPRESSION, PAD, SPECIAL, Writer, numbered, text_of, vocabulary_of, words_of
+
+TASK = "report_generation"
+LOSSES = ("rare_words", "ce")  # cross entropy of the next word: rare words weigh more, or all alike
+HELPERS = ("writer.py",)
+DENIALS = {"no", "not", "without", "normal", "unremarkable", "clear", "free", "negative", "none", "nor", "absent"}
+TELLING = (0.01, 0.4)  # share of the training reports in which a telling word stands
+JUDGED = 200  # validation cases, at most, that are reported after every epoch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice of this run."""
+
+    network: str = "report_cnn"
+    dims: int = 2
+    channels: int = 1
+    size: tuple[int, ...] = (32, 32)  # voxels the network sees
+    spacing: tuple[float, ...] | None = None  # mm to resample to, then crop or pad; None: fit the image to `size`
+    intensity: str = "zscore"  # or "percentile", or "window": a fixed range
+    window: tuple[float, float] | None = None
+    flips: tuple[int, ...] = ()  # axes that may be mirrored; never left-right, reports name sides
+    augment: float = 0.5  # strength, 0 to 1
+    loss: str = "rare_words"
+    rarity: float = 0.5  # the weight of a word is (share of reports that hold it) ** -rarity
+    bag: float = 1.0  # weight of the second task: which telling words the report has, in any order
+    lr: float = 2e-3
+    weight_decay: float = 2e-2
+    batch: int = 16
+    epochs: int = 30
+    patience: int = 30  # epochs without a better score before stopping
+    width: int = 16  # channels of the encoder's first layer
+    dim: int = 96  # of a word
+    depth: int = 2  # layers of the decoder
+    dropout: float = 0.1
+    beams: int = 3  # texts that the search for a report follows
+    longest: int = 400  # words of a report, at most; lowered to the longest of the training reports
+    vocabulary: tuple[str, ...] = ()  # filled in from the training reports
+    words: int = 5000  # of the vocabulary, at most
+    seed: int = 0
+    shuffled: bool = False  # the control: patients exchange reports
+    workers: int = 2  # threads that read images
+    cache_gb: float = 4.0  # prepared images stay in memory up to this size, else in a file below --out
+    precision: str = "auto"  # or any of Lightning Fabric, "32-true"
+
+
+SETTINGS = Settings()
+
+SPACE = {
+    "lr": FloatDistribution(5e-4, 5e-3, log=True),
+    "augment": FloatDistribution(0.0, 1.0),
+    "dropout": FloatDistribution(0.0, 0.3),
+    "rarity": FloatDistribution(0.0, 1.0),
+    "bag": FloatDistribution(0.25, 4.0, log=True),
+}
+
+
+def load(item: dict, root: Path, s: Settings) -> np.ndarray:
+    """One image as (channels, *size) float16."""
+    x, mm = upright(*read_image(item["image"], root, s.dims), s.dims)
+    x = with_channels(x, s.channels)
+    if s.spacing is None:
+        x = resized(x, s.size)
+    else:
+        x = fitted(resized(x, size_at(x.shape[1:], mm, s.spacing, item["id"])), s.size)
+    return normalised(x, s).to(torch.float16).numpy()
+
+
+def load_all(items: list[dict], root: Path, s: Settings, room: Room) -> list[np.ndarray]:
+    """All images, read by several threads."""
+    with ThreadPoolExecutor(max(1, s.workers)) as pool:
+        return list(pool.map(lambda item: room.keep(load(item, root, s), item["id"]), items))
+
+
+# ---------------------------------------------------------------------------------------------------- reports
+def report_of(item: dict) -> list[str]:
+    """The words of an item's report: findings, the mark of the impression, the impression."""
+    if not isinstance(item.get("findings"), str):
+        raise Problem(f"item {item['id']}: has no findings")
+    return [*words_of(item["findings"]), SPECIAL[IMPRESSION], *words_of(item.get("impression") or "")]
+
+
+def exchanged(items: list[dict], seed: int) -> list[dict]:
+    """The control: every patient gets the report of another."""
+    last = {item["patient"]: item for item in items}
+    patients = [list(last)[i] for i in np.random.default_rng(seed).permutation(len(last))]
+    dealt = dict(zip(patients, patients[1:] + patients[:1], strict=True))
+    reports = {
+        patient: {key: last[other].get(key) for key in ("findings", "impression")} for patient, other in dealt.items()
+    }
+    return [{**item, **reports[item["patient"]]} for item in items]
+
+
+def affirmed(words: list[str]) -> set[str]:
+    """The words of all sentences that deny nothing."""
+    found, sentence = set(), set()
+    for word in [*words, "."]:
+        if word in (".", ";", SPECIAL[IMPRESSION]):
+            found |= sentence if not sentence & DENIALS else set()
+            sentence = set()
+        elif word.isalpha():
+            sentence.add(word)
+    return found
+
+
+def telling_words(said: list[set[str]], vocabulary: tuple[str, ...]) -> list[str]:
+    """The words by which reports differ. Args: said: `affirmed` of every training report."""
+    counts = Counter(word for words in said for word in words)
+    least, most = (share * len(said) for share in TELLING)
+    return [word for word in vocabulary if max(2, least) <= counts[word] <= most]
+
+
+def word_weights(reports: list[list[str]], s: Settings) -> torch.Tensor:
+    """(vocabulary,): what each word counts in the loss; those of most reports, and marks, count 1."""
+    if s.loss == "ce":
+        return torch.ones(len(s.vocabulary))
+    counts = Counter(word for words in reports for word in set(words))
+    share = torch.tensor([counts[word] / len(reports) for word in s.vocabulary])
+    share[: len(SPECIAL)] = 1
+    return (0.4 / share.clamp(0.02, 0.4)) ** s.rarity
+
+
+def agreement(written: list[set[str]], truth: list[set[str]]) -> float:
+    """F1 of the telling words over all cases; 0 where nothing agrees."""
+    right = sum(len(a & b) for a, b in zip(written, truth, strict=True))
+    return 2 * right / max(1, sum(map(len, written)) + sum(map(len, truth)))
+
+
+# ---------------------------------------------------------------------------------------------------- training
+def write(net: Writer, images: list[np.ndarray], s: Settings, fabric: Fabric, beams: int) -> list[list[str]]:
+    """The words of a report an image."""
+    net.eval()
+    reports = []
+    with torch.inference_mode(), fabric.autocast():
+        for start in range(0, len(images), 32):
+            reports += net.write(on_device(images[start : start + 32], fabric.device), beams)
+    return [[s.vocabulary[word] for word in words] for words in reports]
+
+
+def writer(s: Settings) -> Writer:
+    """The network with its decoder; the first numbers it draws are those of the seed."""
+    torch.manual_seed(s.seed)
+    return Writer(channels_last(network(s), s), s)
+
+
+def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
+    """Data, model, epochs, result."""
+    # ---- data
+    started = time.perf_counter()
+    lists = {
+        "training": index["training"][: 3 if smoke else None],
+        "validation": index["validation"][: 1 if smoke else None],
+    }
+    for name, items in lists.items():
+        if not items:
+            raise Problem(f"the index has no {name} cases")
+        if s.shuffled:
+            lists[name] = exchanged(items, s.seed)
+    lists["validation"] = lists["validation"][:: math.ceil(len(lists["validation"]) / JUDGED)]
+    reports = {name: [report_of(item) for item in items] for name, items in lists.items()}
+    vocabulary = vocabulary_of(reports["training"], s.words)
+    s = replace(s, vocabulary=vocabulary, longest=min(s.longest, max(map(len, reports["training"])) + 2))
+    places = {word: number for number, word in enumerate(vocabulary)}
+    said = {name: [affirmed(words) for words in texts] for name, texts in reports.items()}
+    telling = telling_words(said["training"], vocabulary)
+    if not telling and not smoke:
+        raise Problem("the training reports hold no word that some have and others lack: there is nothing to learn")
+    texts = [torch.tensor(numbered(words, places)[: s.longest]) for words in reports["training"]]
+    bags = torch.tensor([[word in words for word in telling] for words in said["training"]], dtype=torch.float32)
+    room = Room(s.cache_gb, out / "cache")
+    images = {name: load_all(items, root, s, room) for name, items in lists.items()}
+    log(f"{len(texts)} training and {len(images['validation'])} validation images read; {len(vocabulary)} words")
+
+    # ---- model
+    steps = 1 if smoke else math.ceil(len(texts) / s.batch)
+    run = Training(s, steps, out, resume, cosine, net=writer(s))
+    weights = word_weights(reports["training"], s).to(run.fabric.device)
+    columns = torch.tensor([places[word] for word in telling], dtype=torch.long, device=run.fabric.device)
+
+    # ---- epochs
+    for epoch in run.epochs():
+        for rows in torch.randperm(len(texts)).repeat(s.batch)[: steps * s.batch].split(s.batch):
+            x, _ = augmented(on_device([images["training"][row] for row in rows], run.fabric.device), s)
+            words = torch.nn.utils.rnn.pad_sequence([texts[row] for row in rows], True, PAD).to(run.fabric.device)
+            logits, bag = run.net(x, words[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), words[:, 1:].flatten(), weights, ignore_index=PAD)
+            if telling:
+                truth = bags[rows].to(run.fabric.device)
+                loss = loss + s.bag * F.binary_cross_entropy_with_logits(bag.float()[:, columns], truth)
+            run.step(loss)
+        written = write(run.ema, images["validation"], s, run.fabric, beams=1)
+        if smoke:
+            say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
+            return
+        known = set(telling)
+        run.record(epoch, agreement([affirmed(w) & known for w in written], [w & known for w in said["validation"]]))
+
+    # ---- result
+    failed = predict(index["test"], root, out / "predictions", s, run.best_model(), run.fabric)
+    shutil.rmtree(room.folder, ignore_errors=True)
+    run.finish(failed)
+
+
+# ---------------------------------------------------------------------------------------------------- answers
+def saved_writer(folder: Path, kind: type) -> tuple[Settings, Writer, Fabric]:
+    """Settings, network and device of a finished training."""
+    s = saved_settings(folder, kind)
+    net = writer(s)
+    net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+    fabric = fabric_for(s, net)
+    return s, net.to(fabric.device), fabric
+
+
+def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
+    """Write reports.json; returns the ids of the cases that could not be answered, each with a line in the log."""
+    reports, failed = {}, []
+    for item in items:
+        try:
+            words = write(net, [load(item, root, s)], s, fabric, s.beams)[0]
+        except Problem as problem:
+            log(f"error: case {item['id']}: {problem}")
+            failed.append(item["id"])
+            continue
+        mark = words.index(SPECIAL[IMPRESSION]) if SPECIAL[IMPRESSION] in words else len(words)
+        parts = [[word for word in part if word not in SPECIAL] for part in (words[:mark], words[mark:])]
+        reports[item["id"]] = {"findings": text_of(parts[0]), "impression": text_of(parts[1])}
+    commit(folder / "reports.json", json.dumps(reports, indent=1, ensure_ascii=False).encode())
+    return failed
+
+
+def made_up(folder: Path) -> dict:
+    """Write 48 noisy pictures with a bright spot on the left, on the right, or none; returns their index."""
+    random, items = np.random.default_rng(0), []
+    rows, columns = np.mgrid[:40, :40]
+    for i in range(48):
+        picture = random.normal(0, 0.5, rows.shape)
+        side, column = (("left", 10), ("right", 30), ("", 20))[i % 3]
+        if side:
+            picture += 2 * (np.hypot(rows - random.integers(14, 26), columns - column) < 5)
+        findings = f"There is a nodule on the {side}. No effusion." if side else "The lungs are clear. No effusion."
+        impression = f"{side.capitalize()} nodule." if side else "Normal."
+        np.save(folder / f"{i}.npy", picture.astype(np.float32))
+        report = {"findings": findings, "impression": impression}
+        items.append({"id": f"case{i}", "patient": f"p{i}", "image": f"{i}.npy", **report})
+    test = [{"id": item["id"], "patient": item["patient"], "image": item["image"]} for item in items[39:]]
+    return {"labels": [], "training": items[:30], "validation": items[30:39], "test": test}
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up, saved_writer))
