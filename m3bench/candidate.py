@@ -2,7 +2,8 @@
 
     DATA/train/     the dataset in its own layout, without the test cases
     DATA/test/      the images of the test cases, under numbers: `test-000012.nii.gz`; slices: `test-000012/0001.png`
-    DATA/test.json  a list of {"id": "test-000012", "image": "test/test-000012.nii.gz", ...}
+    DATA/test.json  a list of {"id": "test-000012", "image": "test/test-000012.nii.gz"}; slices: their list
+    DATA/task.json  the task, the labels in the order of the answers, and the voxel value of each in a mask
     DATA/sample/    a submission that is well formed, and worth nothing
     OUT/predictions/  what the candidate writes: the form of `sample/`
 
@@ -18,19 +19,25 @@ from pydantic import Field
 from m3dspy.signatures.values import Score, Value
 
 
-class Assignment(Value):
-    """What a candidate is given.
+class Limits(Value):
+    """What one round may take: minutes of wall time, dollars and calls for language models; None: as much as it wants.
 
-    minutes, dollars, calls: of wall time, for language models; None: as much as it takes.
+    Whoever takes more has failed. After the minutes a round is ended hard, with every process of its own.
     """
+
+    minutes: float | None = Field(default=None, gt=0)
+    dollars: float | None = Field(default=None, ge=0)
+    calls: int | None = Field(default=None, ge=0)
+
+
+class Assignment(Value):
+    """What a candidate is given: DATA and OUT. What an interrupted attempt at the same round left in OUT is still there."""
 
     request: str
     data: Path
     out: Path
     seed: int = 0
-    minutes: float | None = None
-    dollars: float | None = None
-    calls: int | None = None
+    limits: Limits = Limits()
 
 
 class Submission(Value):
@@ -43,6 +50,9 @@ class Submission(Value):
         default=None, description="answers to the same cases after training on shuffled labels, in the same form"
     )
     claimed: Score | None = Field(default=None, description="what the candidate itself measured on cases it held out")
+    index: Path | None = Field(
+        default=None, description="index.json of DATA/train, where there is one: judged for patients in two splits"
+    )
     roles: dict[str, bool] = Field(default_factory=dict, description="role -> whether it reached its goal")
     seconds: float = 0.0
     calls: int = Field(default=0, description="calls to language models")

@@ -470,6 +470,7 @@ class Grade(Value):
     score: Score
     floor: Score = Field(description="the trivial answer: majority class, mean training mask, or random features")
     control: Score | None = Field(default=None, description="the same pipeline trained on shuffled labels")
+    dealt: Score | None = Field(default=None, description="the same answers, dealt to other patients")
     others: dict[str, Score] = Field(default_factory=dict, description="further metrics")
     per_label: dict[str, Score] = Field(default_factory=dict)
     confusion: tuple[tuple[int, ...], ...] = Field(default=(), description="classes: rows truth, columns answer")
@@ -479,7 +480,7 @@ class Grade(Value):
         default=(), description="test cases without a well-formed prediction; each scores 0"
     )
     s1: bool = Field(description="valid checkpoint and a well-formed prediction for every test case")
-    s2: bool = Field(description="beats the floor and the control, one-sided paired bootstrap over patients, 95 %")
+    s2: bool = Field(description="beats the floor and every control, one-sided paired bootstrap over patients, 95 %")
     s3: bool | None = Field(default=None, description="reaches 90 % of the reference; None: there is no reference")
     reference: float | None = Field(default=None, description="score of the dataset's reference recipe")
     above_oracle: bool = Field(default=False, description="better than the phantom allows: a leak")
