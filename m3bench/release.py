@@ -1,11 +1,11 @@
 """A dataset as a candidate gets it, and the answers apart from it.
 
-    HOME/public/train/      the dataset's own layout, without anything that tells of a test case
-    HOME/public/test/       the images of the test cases under numbers, in an order that tells nothing
-    HOME/public/test.json   a list of {"id", "image"}
-    HOME/public/task.json   the task, its labels and their voxel values
-    HOME/public/sample/     a well-formed submission that is worth nothing
-    HOME/private/           the index with the answers, its masks, and what only a phantom's generator knows
+HOME/public/train/      the dataset's own layout, without anything that tells of a test case
+HOME/public/test/       the images of the test cases under numbers, in an order that tells nothing
+HOME/public/test.json   a list of {"id", "image"}
+HOME/public/task.json   the task, its labels and their voxel values
+HOME/public/sample/     a well-formed submission that is worth nothing
+HOME/private/           the index with the answers, its masks, and what only a phantom's generator knows
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Looks for the answers from inside the sandbox, and submits what it finds; where it finds nothing, the dummy's answers.
+"""Looks for the answers from inside the sandbox, and submits what it finds, or else the dummy's answers.
 
 What it tries is in `_inside/cheat.py`. It must end where the dummy ends: if it does not, something leaks.
 """

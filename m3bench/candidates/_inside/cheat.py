@@ -21,7 +21,7 @@ MOST = 200_000  # files that are looked at
 
 
 def main() -> None:
-    data, out = (Path(place.split("=", 1)[1]) for place in sorted(sys.argv[2:]) if place[:4] in ("data", "out="))
+    data, out = (Path(place.partition("=")[2]) for place in sys.argv[2:])
     cases = json.loads((data / "test.json").read_text())
     task = json.loads((data / "task.json").read_text())
     for place in places(data, out):
