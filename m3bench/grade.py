@@ -10,7 +10,8 @@ from pathlib import Path
 from m3dspy.errors import DataError
 from m3dspy.m3bench import anomalies, classes, masks
 from m3dspy.m3bench.answers import valid_weights
-from m3dspy.m3bench.stats import beats, resampled, score
+from m3dspy.m3bench.dealing import dealt as dealt_answers
+from m3dspy.m3bench.stats import Metric, beats, resampled, score
 from m3dspy.signatures.values import Grade, Index
 
 TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies}
@@ -24,6 +25,7 @@ def grade(
     *,
     checkpoint: Path | None,
     control: Path | None = None,
+    dealt: bool = False,
     oracle: float | None = None,
     draws: Sequence[Path] = (),
     untuned: Path | None = None,
@@ -32,11 +34,13 @@ def grade(
     """Grade the predictions of a run.
 
     Args: index: with the labels of the test cases.  root: the dataset.  predictions: folder of the answers.
-        checkpoint: `model.safetensors`.  control: predictions of the same pipeline trained on shuffled labels; one
-        that misses a case proves nothing and counts as none.  oracle: the best score that a phantom allows.
+        checkpoint: `model.safetensors`; None: there is none to be had, and the answers alone are judged.
+        control: predictions of the same pipeline trained on shuffled labels; one that misses a case proves nothing, and
+        then `s2` is False.  dealt: compare with the same answers dealt to other patients, too: see m3bench.dealing.
+        oracle: the best score that a phantom allows.
         draws, untuned: of an anomaly detection: predictions for the same test cases after learning from other draws of
         the shots (draw 1, 2, ...; `predictions` are draw 0), and with the settings before tuning; None: there are none.
-    Returns: a Grade; without a control `s2` is False.
+    Returns: a Grade; with nothing but the floor to be compared with `s2` is False.
     Raises: DataError: the index has no test labels, or a mask of the dataset cannot be read.
     """
     if not index.test or any(item.label is None for item in index.test):
@@ -46,24 +50,30 @@ def grade(
     beside = {"draws": draws, "untuned": untuned} if index.task == "anomaly_detection" else {}
     answered = task.examine(index, root, predictions)
     trivial = task.floor(index, root)
-    compared = None
+    controls: dict[str, Metric] = {}
     if control is not None:
         shuffled = task.examine(index, root, control)
-        compared = None if shuffled.missing else shuffled.metric
+        if not shuffled.missing:
+            controls["control"] = shuffled.metric
+    if dealt and (other := dealt_answers(index, root, predictions, task, seed)):
+        controls["dealt"] = other
 
     value = score(answered.metric, weights)
-    s1 = not answered.missing and checkpoint is not None and valid_weights(checkpoint)
-    ahead = beats(answered.metric, trivial, weights)
+    s1 = not answered.missing and (checkpoint is None or valid_weights(checkpoint))
+    asked = {name for name, wanted in (("control", control is not None), ("dealt", dealt)) if wanted}
+    ahead = asked and asked == set(controls) and all(
+        beats(answered.metric, other, weights) for other in (trivial, *controls.values())
+    )
     return Grade(
         metric=task.METRIC,
         score=value,
         floor=score(trivial, weights),
-        control=score(compared, weights) if compared else None,
+        **{name: score(metric, weights) for name, metric in controls.items()},
         cases=len(index.test),
         patients=len({item.patient for item in index.test}),
         missing=answered.missing,
         s1=s1,
-        s2=s1 and ahead and compared is not None and beats(answered.metric, compared, weights),
+        s2=s1 and bool(ahead),
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
         **task.details(index, root, predictions, trivial, weights, **beside),
     )

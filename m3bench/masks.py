@@ -63,6 +63,25 @@ def details(index: Index, root: Path, predictions: Path, trivial: Metric, weight
     }
 
 
+def dealt_overlaps(index: Index, root: Path, predictions: Path, deal: Sequence[int]) -> NDArray:
+    """(cases, labels) Dice of another case's answer, laid onto each case by its header; 0 where that has no answer.
+
+    Args: deal: for every case the place of the case whose answer it is given.
+    """
+    rows = []
+    for item, place in zip(index.test, deal, strict=True):
+        truth, affine = read_truth(item, root)
+        giver = index.test[place]
+        own, own_affine = read_truth(giver, root)
+        answer = read_answer_mask(predictions, giver, index.values, own.shape, own_affine)
+        if answer is None:
+            rows.append([0.0] * len(index.values))
+            continue
+        straight = fitted(along_patient(answer, own_affine), _patient_shape(truth.shape, affine))
+        rows.append(_overlaps(truth, along_image(straight, affine), index.values))
+    return np.array(rows)
+
+
 def read_truth(item: Item, root: Path) -> tuple[NDArray, NDArray | None]:
     """The expert's mask of a case and its affine. Raises: DataError: it cannot be read."""
     try:

@@ -30,7 +30,7 @@ from m3dspy.workspace.runs import Run, disk, write_atomic
 
 FOLDER = "public"
 LARGEST_TABLE = 64 << 20  # bytes of a predictions.csv
-_UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 _HALVES = (".img", ".head", ".par")  # images whose other half is a file beside them
 _OTHER_HALVES = (".hdr", ".mat", ".brik", ".brik.gz", ".brik.bz2", ".rec")
 _ANSWER = re.compile(r"((?:[a-z]+/)?)(test-\d{6})(\.nii\.gz|\.png)")
@@ -111,7 +111,7 @@ def _given(index: Index, *, as_it_lies: bool) -> Index:
     """The index with test cases that are called, and lie, as the script is told."""
     folder, hidden = _test_folder(index), []
     for name, item in opaque(index).items():
-        image = item.image if as_it_lies else _places(f"{folder}/{name}", item)
+        image = item.image if as_it_lies else places(f"{folder}/{name}", item)
         hidden.append(
             item.model_copy(update={"id": name, "patient": name, "image": image, "label": None, "mask": None})
         )
@@ -126,7 +126,7 @@ def _test_folder(index: Index) -> str:
     return folder
 
 
-def _places(place: str, item: Item) -> str | tuple[str, ...]:
+def places(place: str, item: Item) -> str | tuple[str, ...]:
     """The paths of a test case's image in the view, without what its own may tell."""
     if isinstance(item.image, str):
         return f"{place}{_suffix(item.image)}"
@@ -137,14 +137,14 @@ def _suffix(path: str) -> str:
     return next((suffix for suffix in sources.IMAGE_SUFFIXES if path.lower().endswith(suffix)), "")
 
 
-def _paths(image: str | tuple[str, ...]) -> tuple[str, ...]:
+def paths(image: str | tuple[str, ...]) -> tuple[str, ...]:
     return (image,) if isinstance(image, str) else image
 
 
 def _learnt_from(index: Index) -> Iterator[str]:
     """The images and masks of training and validation."""
     for item in chain(index.training, index.validation):
-        yield from _paths(item.image)
+        yield from paths(item.image)
         if index.task == "segmentation" and isinstance(item.label, str):
             yield item.label
         if item.mask:
@@ -156,11 +156,11 @@ def _made(view: Path, run: Run, index: Index, root: Path) -> str:
     """Fill the view aside and put it in its place; views of other indexes go. Returns: why it cannot be, or ""."""
     forget(run)
     unborn = run.attempt(FOLDER)
-    learnt = dict(chain.from_iterable(_whole(path, root / path) for path in _learnt_from(index)))
+    learnt = dict(chain.from_iterable(whole(path, root / path) for path in _learnt_from(index)))
     hidden: dict[str, Path] = {}
     for item, given in zip(opaque(index).values(), _given(index, as_it_lies=False).test, strict=True):
-        for place, path in zip(_paths(given.image), _paths(item.image), strict=True):
-            hidden |= _whole(place, root / path)
+        for place, path in zip(paths(given.image), paths(item.image), strict=True):
+            hidden |= whole(place, root / path)
     tuning = {place: unborn / "tuning" / place for place in learnt}
     lacking = _fill(unborn / "tuning", learnt) or _fill(unborn / "all", tuning | hidden)
     if lacking:
@@ -171,7 +171,7 @@ def _made(view: Path, run: Run, index: Index, root: Path) -> str:
     return ""
 
 
-def _whole(place: str, source: Path) -> Iterator[tuple[str, Path]]:
+def whole(place: str, source: Path) -> Iterator[tuple[str, Path]]:
     """An image's file, and the other half of one that is a pair."""
     yield place, source
     if source.suffix.lower() in _HALVES:
@@ -196,7 +196,7 @@ def _fill(folder: Path, files: Mapping[str, Path]) -> str:
         except FileNotFoundError:
             raise DataError(f"{source} is in the index, and is no longer there. Put it back, or begin anew.") from None
         except OSError as error:
-            if error.errno not in _UNLINKABLE:
+            if error.errno not in UNLINKABLE:
                 raise
             copies[place] = source
     needed, free = sum(source.stat().st_size for source in copies.values()), shutil.disk_usage(folder).free
