@@ -32,9 +32,9 @@ SOURCE = (
 class Standing(Value):
     """One row. s3: of the rounds whose dataset has a reference.  groups: S1 by group of datasets.
 
-    shared: S1 on the 14 datasets of M3Builder.  seconds, calls, dollars: of all rounds; dollars None: a price is not
-    known.  leaks: rounds above what the phantom allows, or that claim it.  p_s1, p_s2: of S1 or S2 being that of the row
-    it is compared with; None for that row itself, and where nothing can be compared.
+    shared: S1 on M3Builder's 14 datasets.  seconds, calls, dollars: of all rounds; dollars None: a price is not
+    known.  leaks: rounds above what the phantom allows, or that claim it.  p_s1, p_s2: of S1 or S2 being that of
+    the row it is compared with; None for that row itself, and where nothing can be compared.
     """
 
     name: str
