@@ -31,7 +31,7 @@ class Limits(Value):
 
 
 class Assignment(Value):
-    """What a candidate is given: DATA and OUT. What an interrupted attempt at the same round left in OUT is still there."""
+    """What a candidate is given. What an interrupted attempt at the same round left in OUT is still there."""
 
     request: str
     data: Path

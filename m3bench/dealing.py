@@ -1,7 +1,7 @@
 """The dealt control: a candidate's own answers, each given to another patient's case.
 
 Whatever an answer says that holds for any patient (how often a label is, where an organ usually lies, what reports tend
-to say) is as good after dealing; what was read from the image is not. It needs nothing of the candidate but its answers.
+to say) is as good after dealing; what was read from the image is not. It needs nothing of the candidate but answers.
 """
 
 import csv
@@ -81,7 +81,9 @@ def _deal_rows(predictions: Path, folder: Path, giver: dict[str, str]) -> None:
         return
     known = {row[0]: row[1:] for row in rows if row}
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *([name, *known[other]] for name, other in giver.items() if other in known)])
+        csv.writer(file).writerows(
+            [header, *([name, *known[other]] for name, other in giver.items() if other in known)]
+        )
 
 
 def _deal_reports(predictions: Path, folder: Path, giver: dict[str, str]) -> None:

@@ -61,8 +61,10 @@ def grade(
     value = score(answered.metric, weights)
     s1 = not answered.missing and (checkpoint is None or valid_weights(checkpoint))
     asked = {name for name, wanted in (("control", control is not None), ("dealt", dealt)) if wanted}
-    ahead = asked and asked == set(controls) and all(
-        beats(answered.metric, other, weights) for other in (trivial, *controls.values())
+    ahead = (
+        asked
+        and asked == set(controls)
+        and all(beats(answered.metric, other, weights) for other in (trivial, *controls.values()))
     )
     return Grade(
         metric=task.METRIC,

@@ -1,8 +1,8 @@
 """What of a dataset's folder tells of its test cases: files that are theirs, and rows of tables that name them.
 
-Nothing here knows a dataset. An expert's index says which cases are tested; their paths, names, ids and patients are the
-*marks* by which files and rows are recognised. A mark that a case to learn from bears too tells nothing. A short number
-("12") is a mark only where a name is expected: as a whole file name, or in a column such as `patient_id`.
+Nothing here knows a dataset. An expert's index says which cases are tested; their paths, names, ids and patients are
+the *marks* by which files and rows are recognised. A mark that a case to learn from bears too tells nothing. A short
+number ("12") is a mark only where a name is expected: as a whole file name, or in a column such as `patient_id`.
 """
 
 import csv
@@ -30,7 +30,7 @@ SHORT = 5  # digits: a number with fewer is a mark only where a name is expected
 
 @dataclass(frozen=True)
 class Marks:
-    """How the cases to withhold are recognised. own, others: the marks of the test cases, and of those to learn from."""
+    """How the cases to withhold are recognised. own, others: marks of the test cases, and of those to learn from."""
 
     own: frozenset[str]
     others: frozenset[str]
@@ -195,8 +195,7 @@ def _candidates(text: str) -> Iterator[str]:
     """A text as a whole, and its words, each with every end of it that could be a path."""
     wholly = _plain(text)
     for word in dict.fromkeys((wholly, text.strip().casefold(), *map(_plain, re.split(r"[;,|\s]+", text)))):
-        for end in dict.fromkeys((word, *_ends(word.removeprefix("._")))):
-            yield end
+        yield from dict.fromkeys((word, *_ends(word.removeprefix("._"))))
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -323,7 +322,9 @@ def _record_is_of_test(entry: Any, marks: Marks) -> bool:
     if not isinstance(entry, dict):
         return False
     fields = [(key, str(value)) for key, value in entry.items() if isinstance(value, str | int | float)]
-    fields += [(key, text) for key, value in entry.items() if isinstance(value, list) for text in value if _is_text(text)]
+    fields += [
+        (key, text) for key, value in entry.items() if isinstance(value, list) for text in value if _is_text(text)
+    ]
     return _is_of_test(fields, marks) and not _holds_both(entry, marks)
 
 

@@ -6,9 +6,10 @@ Every stage is committed to the run folder before the next begins, and what is c
 is how a run starts and how it resumes.
 """
 
+import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from m3dspy.errors import M3Error, Refused, RunFailed, Stopped, UsageError
 from m3dspy.m3bench import task as datasets
 from m3dspy.m3bench.bench import Table
 from m3dspy.m3bench.bench import bench as run_bench
+from m3dspy.m3bench.candidate import Assignment, Limits, Submission
 from m3dspy.m3bench.grade import grade
 from m3dspy.optimizers.storage import storage_of
 from m3dspy.optimizers.tune import tune
@@ -45,6 +47,7 @@ from m3dspy.workspace.runs import Run, disk
 Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
+CONTROL = "control/model"  # kept until the benchmark's test cases are answered with it
 _TRAINED = ("predictions", "model", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
 
 
@@ -124,10 +127,10 @@ def prompts(request: Request) -> list[tuple[str, list[dict[str, Any]]]]:
             return [(line["role"], line["messages"]) for line in read_ledger(run.folder / "lm.jsonl")]
 
 
-def carry_on(run: Run, data: Path | None = None) -> Outcome:
+def carry_on(run: Run, data: Path | None = None, *, keep_control: bool = False) -> Outcome:
     """Do what is not done yet of a run.
 
-    Args:    data: where the dataset lies now, if it or the run was moved.
+    Args:    data: where the dataset lies now, if it or the run was moved.  keep_control: the control's model, too.
     Returns: how it ended: `done`.
     Raises:  UsageError: the dataset is not there.  DataError: it was changed.  Refused: the data cannot serve the
              request.  M3Error, Stopped: it failed; resuming goes on from there.
@@ -153,7 +156,7 @@ def carry_on(run: Run, data: Path | None = None) -> Outcome:
         try:
             _look(run, request, persons)
             _build(run, request, ledger)
-            _train(run, request)
+            _train(run, request, keep_control)
             found = _grade(run, request)
         except (M3Error, Stopped) as error:
             status = "refused" if isinstance(error, Refused) else "failed"
@@ -212,20 +215,33 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
 
 @dataclass(frozen=True)
 class Candidate:
-    """The whole job as the benchmark runs it; `request` gives all but the text, the folder and the seed.
+    """The whole job as the benchmark runs it; `request` gives all but the text, the folder, the seed and the limits.
 
-    listen: as of a Run; None where the round is far from the screen.
+    listen: as of a Run; it stays behind where a round is carried out in another process.
     """
 
     request: Request
     force: bool
     listen: Listen | None = None
 
-    def __call__(self, task: datasets.BenchTask, data: Path, folder: Path, seed: int) -> Outcome:
-        asked = self.request.model_copy(update={"text": task.requests[0], "data": str(data.resolve()), "seed": seed})
-        return carry_on(self.taken_up(asked, folder, f"{task.name}, round {seed}"))
+    def __call__(self, given: Assignment) -> Submission:
+        asked = self.asked(given, given.request, given.data / "train")
+        return submitted(self.taken_up(asked, given.out), given)
 
-    def taken_up(self, asked: Request, folder: Path, title: str) -> Run:
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"listen": None}
+
+    def asked(self, given: Assignment, text: str, data: Path) -> Request:
+        """The request of a round."""
+        limits = given.limits
+        changed: dict[str, Any] = {"text": text, "data": str(data.resolve()), "seed": given.seed}
+        if limits.dollars is not None:
+            changed["budget"] = limits.dollars
+        if limits.calls is not None:
+            changed["max_calls"] = limits.calls
+        return self.request.model_copy(update=changed)
+
+    def taken_up(self, asked: Request, folder: Path) -> Run:
         """The run of a round: the last one begun in its folder, else a new one.
 
         A worker may still be at it, sent there by a benchmark that was interrupted since: that is waited for.
@@ -234,11 +250,62 @@ class Candidate:
         run = Run(begun[-1].parent, self.listen) if begun else start(asked, folder, force=self.force)
         run.listen = self.listen
         if self.listen:
-            self.listen({"kind": "warning", "text": f"{title}: {run.folder}"})
+            self.listen({"kind": "warning", "text": f"{folder.parent.parent.name}, {folder.parent.name}: {run.folder}"})
         else:
             with FileLock(run.folder / "run.lock"):
                 pass
         return run
+
+
+def submitted(run: Run, given: Assignment) -> Submission:
+    """Carry on with a run, answer the benchmark's test cases with its model and its control's, and say how it went."""
+    control = given.out / "control"
+    try:
+        outcome = carry_on(run, keep_control=True)
+        with run.lock():
+            _answer(run, given, "model", given.out / "predictions")
+            _answer(run, given, CONTROL, control)
+            untrusted.remove(run.folder / CONTROL)
+    except Stopped as stop:
+        return _submission(run, run.load("outcome", Outcome) if run.has("outcome") else None, str(stop))
+    except M3Error as error:
+        return _submission(run, run.load("outcome", Outcome) if run.has("outcome") else None, str(error))
+    return _submission(run, outcome, "").model_copy(update={"control": control})
+
+
+def _answer(run: Run, given: Assignment, model: str, out: Path) -> None:
+    """Apply a model of the run to the benchmark's test cases."""
+    if out.is_dir():
+        return
+    cases = json.loads((given.data / "test.json").read_text())
+    items = [Item.model_validate({"patient": case["id"], **case}) for case in cases]
+    request, script = run.load("request", Request), run.load("script", Script)
+    unborn = out.with_name(f".{out.name}")
+    untrusted.remove(unborn)
+    training.predict(run, items, given.data, unborn, trusted=script.trusted, unsafe=request.unsafe, model=model)
+    unborn.rename(out)
+
+
+def _submission(run: Run, outcome: Outcome | None, problem: str) -> Submission:
+    """Args: outcome: of the run, if it has one.  problem: what ended the round; "": nothing did."""
+    done = outcome is not None and outcome.status == "done" and not problem
+    status = "done" if done else "refused" if outcome and outcome.status == "refused" else "failed"
+    request = run.load("request", Request)
+    index, weights = run.folder / "index.json", run.folder / "model" / "model.safetensors"
+    reached = {"task_manager": "plan", "data_engineer": "index", "module_architect": "script"}
+    return Submission(
+        status=status,
+        reason=problem,
+        checkpoint=weights if done else None,
+        claimed=outcome.grade.score if done and outcome and outcome.grade else None,
+        index=index if index.is_file() else None,
+        roles={role: run.has(stage) for role, stage in reached.items()} | {"model_trainer": done},
+        seconds=sum(outcome.seconds.values()) if outcome else 0.0,
+        calls=outcome.calls if outcome else 0,
+        dollars=outcome.dollars if outcome else None,
+        program=outcome.program if outcome else "",
+        lm=request.lm,
+    )
 
 
 def bench(
@@ -249,12 +316,14 @@ def bench(
     listen: Listen,
     *,
     force: bool = False,
+    data: Mapping[str, Path] | None = None,
+    limits: Limits | None = None,
     executor: Executor | None = None,
 ) -> Table:
     """Run M3Bench datasets through the whole job; `request` gives all but the text, the folder and the seed."""
     tasks = [datasets.find(name) for name in names] if names else datasets.tasks()
-    candidate = Candidate(request, force, None if executor else listen)
-    return run_bench(candidate, tasks, rounds, out.resolve(), executor=executor, listen=listen)
+    how: dict[str, Any] = {"name": "m3dspy", "data": data, "limits": limits, "executor": executor, "listen": listen}
+    return run_bench(Candidate(request, force, listen), tasks, rounds, out.resolve(), **how)
 
 
 def demo_request(home: Path, trials: int) -> Request:
@@ -354,7 +423,7 @@ def _keep(run: Run, program: Path) -> None:
     run.adopt(folder, "program")
 
 
-def _train(run: Run, request: Request) -> None:
+def _train(run: Run, request: Request, keep_control: bool = False) -> None:
     trusted, unsafe = run.load("script", Script).trusted, request.unsafe
     inventory.check(run, request)
     if not run.has("tuned"):
@@ -370,7 +439,14 @@ def _train(run: Run, request: Request) -> None:
         with run.stage("control"):
             shuffled = {**settings, "shuffled": True}
             training.fit(run, "control", shuffled, resume=True, trusted=trusted, unsafe=unsafe)
-            untrusted.remove(_adopt(run, "control", "control/predictions"))
+            answers, left = public.named_answers(run, "control"), run.attempt("control", resume=True)
+            untrusted.remove(left / "predictions")
+            if keep_control:
+                run.drop(CONTROL)
+                run.adopt(left, CONTROL)
+            else:
+                untrusted.remove(left)
+            run.adopt(answers, "control/predictions")
     for attempt, name, changed in _beside(run):
         if not run.has(name):
             with run.stage(attempt), _forgiven(run, attempt):

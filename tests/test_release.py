@@ -1,14 +1,11 @@
 """Every dataset as it is released: nothing in it tells of a test case, and what is left is a dataset still."""
 
-import csv
 import hashlib
-import json
 
-import numpy as np
 import pytest
 
 from m3dspy.m3bench import task as datasets
-from m3dspy.m3bench.release import Release, graded, release, validate
+from m3dspy.m3bench.release import graded, release, validate
 from m3dspy.workspace import public
 
 

@@ -129,10 +129,11 @@ def predict(
     trusted: bool,
     unsafe: bool,
     weights: str | None = None,
+    model: str = "model",
 ) -> None:
     """Apply the run's model to images below `root`; the predictions appear in `out`.
 
-    Args: weights: of the backbone, in place of the request's.
+    Args: weights: of the backbone, in place of the request's.  model: the folder of the run that has it.
     Raises: RunFailed: also when a case could not be answered; the log names it.
     """
     with TemporaryDirectory(prefix="m3dspy-predict-") as scratch:
@@ -145,7 +146,7 @@ def predict(
             "predict",
             ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}", *_named(backbone)],
             out=answers,
-            mounts={"items": listed, "data": root, "model": run.folder / "model", **backbone},
+            mounts={"items": listed, "data": root, "model": run.folder / model, **backbone},
             trusted=trusted,
             unsafe=unsafe,
         )
