@@ -65,6 +65,14 @@ def fetch(task: BenchTask, source: Path, root: Path | None = None) -> Fetched:
     return fetched.model_copy(update={"folder": folder, "known": _compare(folder, manifest)})
 
 
+def as_text(found: Fetched) -> str:
+    """What a fetch found, in lines."""
+    checks = [f"{found.checked:,} agree with the checksums that came along"] if found.checked else []
+    checks += [f"{found.known:,} are what they were before"] if found.known else []
+    lines = [f"{found.name} is whole: {found.files:,} files in {found.found}{''.join(f', {told}' for told in checks)}."]
+    return "\n".join([*lines, *found.notes, *([f"Linked to {found.folder}"] if found.folder else [])])
+
+
 def real(root: Path, tasks: Sequence[BenchTask]) -> dict[str, Path]:
     """Dataset's name -> its folder below `root`, for those that are there; what is called so must be it, and whole.
 
