@@ -8,7 +8,9 @@ and no model may see (the true severity of a disease, which slices share a patie
 import json
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,23 @@ def make(name: str, folder: Path, *, size: int | None = None, seed: int = 0, wor
     except OSError as error:
         raise DataError(f"{task.name} could not be written to {folder}: {error.strerror or error}.") from None
     return task
+
+
+def make_all(folder: Path, *, seed: int = 0, workers: int = 2) -> list[BenchTask]:
+    """Make the phantom of every dataset that is not there yet, in `folder/NAME`; so many at a time.
+
+    Raises: DataError: one could not be written; those that were begun are finished.
+    """
+    todo = [task for task in tasks() if truth(folder / task.name) is None or not (folder / task.name).is_dir()]
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        made = [pool.submit(_make_one, task.name, folder / task.name, seed) for task in todo]
+        for done in made:
+            done.result()
+    return todo
+
+
+def _make_one(name: str, folder: Path, seed: int) -> None:
+    make(name, folder, seed=seed, workers=1)
 
 
 def truth_file(folder: Path) -> Path:

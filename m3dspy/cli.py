@@ -363,10 +363,21 @@ def bench(
     zero_shot: Annotated[
         bool, typer.Option("--zero-shot", help="anomaly detection on each dataset by what is learnt from the others")
     ] = False,
+    candidate: Annotated[
+        str | None,
+        typer.Option(
+            help="in place of m3dspy: dummy, blind, oracle, cheater, shuffled, leaky, or a command line, run in the "
+            "sandbox: 'agent/run.sh {request} {data} {out}'"
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="real datasets, as `data fetch` puts them; phantoms stand in for the others")
+    ] = None,
     weights: Weights = None,
     trials: Trials = 4,
     budget: Budget = None,
     max_calls: MaxCalls = None,
+    time: Annotated[str | None, typer.Option(help="of a round, e.g. 30m; what takes longer has failed")] = None,
     out: Annotated[Path, typer.Option(help="where phantoms, runs and results go; an unfinished bench goes on")] = Path(
         "runs/bench"
     ),
@@ -380,9 +391,13 @@ def bench(
 ) -> None:
     """Run M3Bench datasets and count S1 (a valid answer for every case) and S2 (beats floor and shuffled control)."""
     from m3dspy import cluster as clusters
-    from m3dspy import job
+    from m3dspy import job, rivals
     from m3dspy import zero_shot as zero_shots
+    from m3dspy.m3bench import task as datasets
+    from m3dspy.m3bench.bench import bench as run_bench
     from m3dspy.m3bench.bench import markdown
+    from m3dspy.m3bench.candidate import Limits
+    from m3dspy.m3bench.fetch import real
     from m3dspy.screen import Screen
     from m3dspy.signatures.values import Request
 
@@ -397,10 +412,34 @@ def bench(
         max_calls=max_calls,
         unsafe=unsafe,
     )
+    limits = Limits(minutes=_minutes(time), dollars=budget, calls=max_calls)
+    chosen = [datasets.find(name) for name in tasks] if tasks else datasets.tasks()
+    shared: dict[str, Any] = {"data": real(root, chosen) if root else {}, "limits": limits}
     with Screen(quiet=json) as screen, clusters.executor(cluster, jobs, out) as pool:
-        run = zero_shots.bench if zero_shot else job.bench
-        found = run(tasks, how, rounds, out, listen=screen, force=force, executor=pool)
+        shared |= {"listen": screen, "executor": pool}
+        if candidate:
+            rival = rivals.find(candidate, how, screen, force=force, unsafe=unsafe)
+            found = run_bench(rival, chosen, rounds, out.resolve(), name=candidate, **shared)
+        else:
+            run = zero_shots.bench if zero_shot else job.bench
+            found = run(tasks, how, rounds, out, force=force, **shared)
     _say(json, found.model_dump(mode="json"), markdown(found))
+
+
+@app.command()
+def leaderboard(
+    benches: Annotated[list[Path], typer.Argument(help="folders of `bench`")],
+    against: Annotated[str | None, typer.Option(help="a row to compare with (default: M3Builder)")] = None,
+    out: Annotated[Path, typer.Option(help="where leaderboard.md, .json and .png go")] = Path("runs/leaderboard"),
+    json: Json = False,
+) -> None:
+    """Put benchmarks side by side: success, cost and significance, beside what is published."""
+    from m3dspy.m3bench import leaderboard as boards
+
+    board = boards.leaderboard(benches, against)
+    files = boards.write(board, out)
+    told = {"files": list(map(str, files)), **board.model_dump(mode="json")}
+    _say(json, told, f"{boards.markdown(board)}\nLeaderboard: {out}")
 
 
 @data.command("list")
@@ -414,8 +453,8 @@ def data_list(json: Json = False) -> None:
 
 @data.command("make")
 def data_make(
-    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`")],
-    folder: Annotated[Path, typer.Argument(help="where to; must be new or empty")],
+    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`, or ALL")],
+    folder: Annotated[Path, typer.Argument(help="where to; must be new or empty; ALL: a folder for them")],
     size: Annotated[int | None, typer.Option(help="patients or volumes (default: the dataset's own)", min=1)] = None,
     seed: Annotated[int, typer.Option(help="another seed, another phantom")] = 0,
     json: Json = False,
@@ -423,8 +462,46 @@ def data_make(
     """Make a phantom of an M3Bench dataset: its real layout and quirks, made-up images."""
     from m3dspy.m3bench import task
 
-    task.make(name, folder, size=size, seed=seed)
-    _say(json, {"name": name, "folder": str(folder)}, f"{name} phantom in {folder}")
+    if name != "ALL":
+        task.make(name, folder, size=size, seed=seed)
+        _say(json, {"name": name, "folder": str(folder)}, f"{name} phantom in {folder}")
+        return
+    if size is not None:
+        raise UsageError("--size is of one dataset: what it counts differs. Leave it out with ALL.")
+    made = [found.name for found in task.make_all(folder, seed=seed)]
+    _say(json, {"names": made, "folder": str(folder)}, f"{len(made)} phantoms in {folder}: {', '.join(made)}")
+
+
+@data.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`")],
+    source: Annotated[Path, typer.Option("--from", help="the folder of the download")],
+    root: Annotated[
+        Path | None, typer.Option("--to", help="link it into this folder, for bench --root (default: verify only)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Verify a real download by its layout and checksums; says what is missing, and how to ask for access."""
+    from m3dspy.m3bench import task
+    from m3dspy.m3bench.fetch import as_text, fetch
+
+    found = fetch(task.find(name), source, root)
+    _say(json, found.model_dump(mode="json"), as_text(found))
+
+
+@data.command("export")
+def data_export(
+    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`")],
+    folder: Annotated[Path, typer.Argument(help="the task's folder is made in it")],
+    source: Annotated[Path, typer.Option("--from", help="the dataset: real, or a phantom of `data make`")],
+    json: Json = False,
+) -> None:
+    """Write a dataset as a task folder in MLE-bench's layout, for other agents' harnesses."""
+    from m3dspy.m3bench import task
+    from m3dspy.m3bench.export import export
+
+    made = export(task.find(name), source, folder)
+    _say(json, {"folder": str(made)}, f"Task folder: {made}")
 
 
 @data.command("look")
