@@ -27,6 +27,7 @@ class Facts:
     modality: as in Plan.  source: where labels stand; the `path` of masks is left open, it follows from the index.
     patient: "folder", "file name", or the name of a column of the source's table; None where nothing names the patient.
     values: how the data writes each label, () if as in the index.
+    findings, impression: of reports, the columns or keys that hold them.
     """
 
     modality: str
@@ -35,6 +36,8 @@ class Facts:
     values: tuple[str, ...] = ()
     caps: Caps = field(default_factory=Caps)
     sided: bool = False
+    findings: str = ""
+    impression: str = ""
 
 
 @dataclass(frozen=True)
