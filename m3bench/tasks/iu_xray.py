@@ -226,9 +226,9 @@ def frontal_sign(
     random: np.random.Generator, finding: Finding, x: Volume, y: Volume, side: int, lung: Volume
 ) -> Volume | float:
     """What a finding of a lung or the chest wall adds to the beam's way through tissue."""
-    centre = side * random.uniform(66, 96), PLACES.get(finding.place, 0.0) + random.normal(0, 8)
+    centre = side * random.uniform(74, 100), PLACES.get(finding.place, 0.0) + random.normal(0, 8)
     if finding.name == "pleural effusion":
-        level = 78 - 80 * finding.size
+        level = 62 - 72 * finding.size
         meniscus = level - 0.0022 * (x - side * 60) ** 2
         return 1.05 * lung * np.clip((y - meniscus) / 12, 0, 1)
     if finding.name == "opacity":
@@ -240,7 +240,7 @@ def frontal_sign(
     if finding.name == "nodule":
         return (0.65 + 0.3 * finding.size) * inside(ellipsoid((x, y), centre, [9 + 8 * finding.size] * 2), 0.3) * lung
     if finding.name == "pneumothorax":
-        edge = side * x - (116 - 36 * finding.size) + 0.28 * np.clip(y + 100, -40, 220)
+        edge = side * x - (116 - 36 * finding.size) + 0.16 * np.clip(y + 100, -40, 220)
         return 0.18 * lung * np.exp(-((edge / 3) ** 2)) - 0.35 * lung * (edge > 0)
     if finding.name == "device":
         lead = x - side * (100 - 84 * np.clip((y + 100) / 160, 0, 1))
