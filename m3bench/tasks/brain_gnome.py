@@ -1,9 +1,10 @@
 """BrainGnome: the report of one MR sequence of the brain (RadGenome-Brain MRI).
 
-Findings of the phantom: glioma, meningioma, metastasis, infarct or white matter hyperintensity, one kind a patient, and
-with tumours often brain oedema and midline shift; each is drawn in all sequences of the patient, and the report of a
-sequence tells how it looks there. The radiologist misses some and sees some that are not there, and some sequences show
-little of a disease (a meningioma without contrast medium), so that the best reader stays below an F1 of 1.
+Findings of the phantom: glioma, meningioma, metastasis, infarct or white matter hyperintensity, one kind a patient; with
+tumours often brain oedema and midline shift, and enhancement after contrast medium. Each is drawn in all sequences of
+the patient, and the report of a sequence tells how it looks there. The radiologist misses some and sees some that are
+not there, and some sequences show little of a disease (a meningioma without contrast medium), so that the best reader
+stays below an F1 of 1.
 
 Quirks of the real thing: the same patient once a sequence, each with a report of its own; brightness without a unit;
 the skull removed from some and the background zero; records whose image is missing; an empty finding here and there.
@@ -59,23 +60,23 @@ BRIGHT = {  # how each finding looks on a sequence
 WORDINGS = {
     "glioma": Wording(
         (
-            "A {look} irregular mass is seen in the {side} {place} lobe on {sequence}, in keeping with glioma.",
-            "In the {side} {place} lobe there is a {size} {look} glioma.",
+            "On {sequence} the {side} {place} lobe holds an irregular mass, {look}, in keeping with glioma.",
+            "In the {side} {place} lobe there is a {size} glioma, {look}.",
         ),
         (),
         ("Findings favor a glioma of the {side} {place} lobe.", "{Side} {place} glioma."),
     ),
     "meningioma": Wording(
         (
-            "A {look} extra-axial mass abuts the dura over the {side} {place} lobe, consistent with meningioma.",
-            "A well-defined {look} meningioma lies along the {side} {place} convexity on {sequence}.",
+            "An extra-axial mass, {look}, abuts the dura over the {side} {place} lobe: meningioma.",
+            "A well-defined meningioma, {look} on {sequence}, lies along the {side} {place} convexity.",
         ),
         (),
         ("{Side} {place} meningioma.", "Extra-axial mass over the {side} {place} lobe, likely meningioma."),
     ),
     "metastasis": Wording(
         (
-            "Several {look} nodules at the grey-white junction represent metastases, the largest in the {side} {place} lobe.",
+            "Several {look} metastases at the grey-white junction, the largest in the {side} {place} lobe.",
             "Multiple {look} brain metastases are seen on {sequence}, the largest {side} {place}.",
         ),
         (),
@@ -83,7 +84,7 @@ WORDINGS = {
     ),
     "infarct": Wording(
         (
-            "A {look} area in the {side} {place} lobe on {sequence} is consistent with acute infarct.",
+            "Acute infarct in the {side} {place} lobe, {look} on {sequence}.",
             "There is a {size} {side} {place} infarct, {look} on {sequence}.",
         ),
         (),
@@ -116,13 +117,13 @@ def build(folder: Path, size: int, seed: int, workers: int) -> dict[str, Any]:
     (folder / "images").mkdir()
     made = phantom.each(partial(write_patient, folder=folder, seed=seed), range(size), workers)
     for name, split in LISTS.items():
-        chosen = [r for n, (rows, _) in enumerate(made) if (n // 5 % 5 == 4) == (split == "test") for r in rows]
+        chosen = [row for n, rows in enumerate(made) if (n // 5 % 5 == 4) == (split == "test") for row, _ in rows]
         phantom.save_json(folder / name, chosen)
-    return {"cases": {row["image_path"]: there for rows, there in made for row in rows}}
+    return {"cases": {row["image_path"]: visible for rows in made for row, visible in rows}}
 
 
-def write_patient(number: int, folder: Path, seed: int) -> tuple[list[dict[str, str]], list[str]]:
-    """All sequences of a patient; returns their records and what is there to be seen."""
+def write_patient(number: int, folder: Path, seed: int) -> list[tuple[dict[str, str], list[str]]]:
+    """All sequences of a patient; returns the record of each, and what is there to be seen."""
     random = stream(seed, "brain-gnome", number)
     disease = tuple(COHORTS)[number % len(COHORTS)]
     begins, sequences = COHORTS[disease]
@@ -134,11 +135,12 @@ def write_patient(number: int, folder: Path, seed: int) -> tuple[list[dict[str, 
         path = f"images/{begins.format(number + 1)}-{sequence}.nii.gz"
         said = stream(seed, "brain-gnome report", number, sequence)
         finding, impression = report(said, there, sequence)
-        rows.append({"image_path": path, "finding": finding, "impression": impression})
+        visible = [str(f) for f in there] + ["enhancement"] * ("enhancing" in BRIGHT[disease][sequence])
+        rows.append(({"image_path": path, "finding": finding, "impression": impression}, visible))
         scan = stream(seed, "brain-gnome scan", number, sequence)
         if sequence != lost:
             phantom.save_nifti(folder / path, weighted(scan, tissues, sequence), SPACING, "LPS", (0, 0, 0), np.int16)
-    return rows, list(map(str, there))
+    return rows
 
 
 def found(random: np.random.Generator, disease: str) -> list[Finding]:
@@ -189,7 +191,7 @@ def brain(random: np.random.Generator, there: list[Finding]) -> dict[str, Volume
     if any(finding.name == "midline shift" for finding in there):
         push = 11 * (1 if there[0].side == "left" else -1)
         axes[0] = axes[0] - push * np.exp(-((axes[0] / 34) ** 2) - ((axes[1]) / 60) ** 2 - ((axes[2] - 8) / 40) ** 2)
-    x, y, z = axes
+    x, _, z = axes
     shares = {tissue: np.zeros(SHAPE, np.float32) for tissue in TISSUES}
 
     def paint(tissue: str, share: Volume) -> None:
@@ -296,11 +298,11 @@ TASK = BenchTask(
     requests=(
         "write the radiology report of a brain MRI sequence",
         "Describe the findings and give the impression for each MR sequence of the head, as a neuroradiologist would.",
-        "Train a report generator for 3D brain MRI with findings and impression. All sequences of a patient belong in one "
+        "Train a report generator for 3D brain MRI with findings and impression. Keep all sequences of a patient in one "
         "split, keep the official test list, leave out empty findings, and do not mirror images, since the text names "
         "sides.",
         "make an AI that turns head MRI scans into the doctor's written text",
-        "Generate reports for the brain MR volumes here. The Alzheimer's scans in the folder beside are for another job.",
+        "Generate reports for the brain MR volumes here. The Alzheimer's scans in the other folder are for another job.",
     ),
     impossible=(
         "predict survival after surgery from these brain MRI volumes",
@@ -309,7 +311,7 @@ TASK = BenchTask(
     ),
     labels=(),
     metric="finding F1",
-    source="RadGenome-Brain MRI (Lei et al. 2024, AutoRG-Brain): 3,408 images of BraTS-GLI, -MEN, -MET, ISLES22 and WMH",
+    source="RadGenome-Brain MRI (Lei et al. 2024, AutoRG-Brain): 3,408 images of BraTS, ISLES22 and WMH",
     licence="of the reports: see their release; of the images: those of the five challenges",
     access="The reports are released with AutoRG-Brain; ask the five challenges for the images. Put the images into "
     "`images`, and the reports, one record an image, into the two lists.",
