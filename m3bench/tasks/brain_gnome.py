@@ -1,8 +1,8 @@
 """BrainGnome: the report of one MR sequence of the brain (RadGenome-Brain MRI).
 
-Findings of the phantom: glioma, meningioma, metastasis, infarct or white matter hyperintensity, one kind a patient; with
-tumours often brain oedema and midline shift, and enhancement after contrast medium. Each is drawn in all sequences of
-the patient, and the report of a sequence tells how it looks there. The radiologist misses some and sees some that are
+Findings of the phantom: glioma, meningioma, metastasis, infarct or white matter hyperintensity, one kind a patient;
+with tumours often brain oedema and midline shift, and enhancement after contrast medium. Each is drawn in all sequences
+of the patient, and the report of a sequence tells how it looks there. The radiologist misses some and sees some that are
 not there, and some sequences show little of a disease (a meningioma without contrast medium), so that the best reader
 stays below an F1 of 1.
 
@@ -221,7 +221,7 @@ def lesion(random: np.random.Generator, finding: Finding, axes, paint, within: V
     side = -1 if finding.side == "left" else 1
     where = np.array(LOBES.get(finding.place, (0, 0, 0))) * (side, 1, 1)
     if finding.name == "meningioma":
-        where = where * 1.38
+        where = where * 1.25
     centre, size = where + random.normal(0, 4, 3), finding.size
     rough = texture(random, within.shape, 2, 0.16)
     if finding.name in ("glioma", "meningioma"):
@@ -298,11 +298,11 @@ TASK = BenchTask(
     requests=(
         "write the radiology report of a brain MRI sequence",
         "Describe the findings and give the impression for each MR sequence of the head, as a neuroradiologist would.",
-        "Train a report generator for 3D brain MRI with findings and impression. Keep all sequences of a patient in one "
+        "Train a report generator for 3D brain MRI with findings and impression. Keep the sequences of a patient in one "
         "split, keep the official test list, leave out empty findings, and do not mirror images, since the text names "
         "sides.",
         "make an AI that turns head MRI scans into the doctor's written text",
-        "Generate reports for the brain MR volumes here. The Alzheimer's scans in the other folder are for another job.",
+        "Generate reports for the brain MR volumes here. The Alzheimer's scans next door are for another job.",
     ),
     impossible=(
         "predict survival after surgery from these brain MRI volumes",
