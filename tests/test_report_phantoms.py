@@ -51,6 +51,7 @@ def test_a_patient_never_stands_in_two_splits_and_every_case_has_findings(name, 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_best_reader_stays_below_one_and_another_s_truth_far_below(name, made):
     index, known = find(name).gold(made[name], 0), truth(made[name]) or {}
+    index = index.model_copy(update={"test": tuple(cases(index))})
     best = oracle(made[name], index)
     images = sorted(known["cases"])
     dealt = dict(zip(images, (known["cases"][i] for i in np.random.default_rng(0).permutation(images)), strict=True))
@@ -136,7 +137,7 @@ def test_the_two_kernels_of_a_ct_scan_share_a_report_and_stay_together(made):
     assert {"train_1", "valid_1"} <= {item.patient for item in cases(index)}
 
 
-def test_a_report_that_is_not_given_is_left_out_of_ct_rate(made, tmp_path):
+def test_a_report_that_is_not_given_is_left_out_of_ct_rate(made):
     rows = [row for path in (made["CT-RATE"] / ct_rate.REPORTS).iterdir() for row in table(path)]
     assert any(row["Impressions_EN"] == "Not given." for row in rows)
     impressions = {item.impression for item in cases(find("CT-RATE").gold(made["CT-RATE"], 0))}

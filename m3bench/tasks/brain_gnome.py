@@ -2,9 +2,9 @@
 
 Findings of the phantom: glioma, meningioma, metastasis, infarct or white matter hyperintensity, one kind a patient;
 with tumours often brain oedema and midline shift, and enhancement after contrast medium. Each is drawn in all sequences
-of the patient, and the report of a sequence tells how it looks there. The radiologist misses some and sees some that are
-not there, and some sequences show little of a disease (a meningioma without contrast medium), so that the best reader
-stays below an F1 of 1.
+of the patient, and the report of a sequence tells how it looks there. The radiologist misses some and sees some that
+are not there, and some sequences show little of a disease (a meningioma without contrast medium), so that the best
+reader stays below an F1 of 1.
 
 Quirks of the real thing: the same patient once a sequence, each with a report of its own; brightness without a unit;
 the skull removed from some and the background zero; records whose image is missing; an empty finding here and there.
@@ -298,7 +298,7 @@ TASK = BenchTask(
     requests=(
         "write the radiology report of a brain MRI sequence",
         "Describe the findings and give the impression for each MR sequence of the head, as a neuroradiologist would.",
-        "Train a report generator for 3D brain MRI with findings and impression. Keep the sequences of a patient in one "
+        "Train a report generator for 3D brain MRI with findings and impression. Keep sequences of a patient in one "
         "split, keep the official test list, leave out empty findings, and do not mirror images, since the text names "
         "sides.",
         "make an AI that turns head MRI scans into the doctor's written text",
