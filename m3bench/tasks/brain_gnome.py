@@ -68,11 +68,11 @@ WORDINGS = {
     ),
     "meningioma": Wording(
         (
-            "An extra-axial mass, {look}, abuts the dura over the {side} {place} lobe: meningioma.",
+            "An extra-axial meningioma, {look}, abuts the dura over the {side} {place} lobe.",
             "A well-defined meningioma, {look} on {sequence}, lies along the {side} {place} convexity.",
         ),
         (),
-        ("{Side} {place} meningioma.", "Extra-axial mass over the {side} {place} lobe, likely meningioma."),
+        ("{Side} {place} meningioma.", "Extra-axial meningioma over the {side} {place} lobe."),
     ),
     "metastasis": Wording(
         (
