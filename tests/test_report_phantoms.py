@@ -183,3 +183,13 @@ def test_the_lesion_lies_on_the_side_that_the_report_names():
         return change[:, middle:].mean() - change[:, :middle].mean()
 
     assert denser("right") < 0 < denser("left")  # the patient's right is on the left of a film
+
+
+def test_a_look_tells_the_patients_of_brain_gnome_by_the_sequence_at_the_end_of_the_name():
+    from m3dspy.workspace.looking.patients import _file_name
+
+    names = [f"images/{case}-{s}.nii.gz" for case in ("WMH-00005", "BraTS-GLI-00001-000") for s in ("t1n", "t2f")]
+    names += [f"images/ISLES22-0000{n}-{s}.nii.gz" for n in (4, 9) for s in ("dwi", "t2f")]
+    key = _file_name(names)
+    assert key is not None
+    assert (key.patients, key.images) == (4, 6 + 2)
