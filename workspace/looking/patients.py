@@ -15,6 +15,7 @@ BUCKET = 100  # pictures a folder; a folder of more is no patient's
 LEAST_PATIENTS, ENOUGH_PATIENTS = 4, 10
 LEAST_REPEATS = 1.2  # images a patient, from which on part of a file name is a key
 _KNOWN = (r"(\d{3}_S_\d{4})", r"(TCGA-\w\w-\w{4})")  # ADNI's and TCGA's patient ids, wherever they stand
+_SEQUENCE = r"^(.+)[-_](?i:t1|t1n|t1c|t1ce|t2|t2w|t2f|flair|dwi|adc|swi|pd)\."  # a name that ends in an MR sequence
 
 
 def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[PatientKey]:
@@ -97,7 +98,7 @@ def _file_name(cases: Sequence[str]) -> PatientKey | None:
     """A regular expression with one group that finds fewer patients than images, in every name."""
     names = [case.rpartition("/")[2] for case in cases]
     best = None
-    for rule in (*_KNOWN, *_rules(names)):
+    for rule in (*_KNOWN, *_rules(names), _SEQUENCE):
         hits = [re.search(rule, name) for name in names]
         if not all(hits):
             continue
