@@ -22,12 +22,13 @@ from m3dspy.errors import RunFailed
 from m3dspy.m3bench.exercise import plan_of
 from m3dspy.m3bench.grade import grade
 from m3dspy.m3bench.task import BenchTask, find, make, tasks, truth
-from m3dspy.signatures.values import Design, Fingerprint, Group, Plan
+from m3dspy.signatures.values import Design, Group, Index, Plan
 from m3dspy.workspace import emit
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import write_atomic
 
 FILE = Path(__file__).parent / "references.json"
+LOG = "log.txt"
 SHARE = 0.9  # of the reference that S3 asks for
 SHOTS = 4  # of each kind, as the requests of the benchmark name
 MOST_VOXELS = {2: 128 * 128, 3: 80_000}  # of a whole image that a network sees at once
@@ -109,22 +110,14 @@ _OF_TASK = {
 def measure(task: BenchTask, root: Path, home: Path) -> dict[str, Any]:
     """Train the recipe on a dataset and grade it on the benchmark's test cases. Args: home: an empty folder.
 
-    Raises: RunFailed: the training ended badly.
+    Raises: RunFailed: the training ended badly, or left cases without an answer.
     """
-    index, fingerprint = task.gold(root, 0), look(root)
-    plan = plan_of(index, task.facts, fingerprint, None, SHOTS)
-    design = recipe(plan, _group(fingerprint, plan), len(index.training))
-    code, out, log = emit.emit(design, index, home / "code"), home / "out", home / "log.txt"
-    (home / "index.json").write_text(index.without_test_labels().model_dump_json())
-    out.mkdir()
-    began, command = time.monotonic(), [sys.executable, "train.py", "--index", "../index.json", "--out", str(out)]
-    with log.open("w") as told:
-        ended = subprocess.run([*command, "--data", str(root.resolve())], cwd=code, stdout=told, stderr=told)
-    if ended.returncode:
-        raise RunFailed(f"The reference of {task.name} ended with status {ended.returncode}.", log)
+    index, began = task.gold(root, 0), time.monotonic()
+    design = chosen(task, index, root)
+    out = trained(design, index, root, home)
     found = grade(index, root, out / "predictions", checkpoint=out / "model.safetensors")
     if not found.s1:
-        raise RunFailed(f"The reference of {task.name} left {len(found.missing)} cases without an answer.", log)
+        raise RunFailed(f"The reference of {task.name} left {len(found.missing)} cases without an answer.", home / LOG)
     return {
         "score": round(found.score.value, 4),
         "low": round(found.score.low, 4),
@@ -135,8 +128,30 @@ def measure(task: BenchTask, root: Path, home: Path) -> dict[str, Any]:
     }
 
 
-def _group(fingerprint: Fingerprint, plan: Plan) -> Group:
-    return next(group for group in fingerprint.groups if group.pattern == plan.images)
+def chosen(task: BenchTask, index: Index, root: Path) -> Design:
+    """The recipe for a dataset and an index of it."""
+    fingerprint = look(root)
+    plan = plan_of(index, task.facts, fingerprint, None, SHOTS)
+    group = next(group for group in fingerprint.groups if group.pattern == plan.images)
+    return recipe(plan, group, len(index.training))
+
+
+def trained(design: Design, index: Index, root: Path, home: Path, **settings: object) -> Path:
+    """Train a design to the end; the folder of its model and `predictions/`.
+
+    Args:   home: an empty folder.  settings: of the script, over those of the design.
+    Raises: RunFailed.
+    """
+    code, out = emit.emit(design, index, home / "code"), home / "out"
+    (home / "index.json").write_text(index.without_test_labels().model_dump_json())
+    given = ["--index", str(home / "index.json"), "--data", str(root.resolve()), "--out", str(out)]
+    changed = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    command = [sys.executable, "train.py", *given, *(["--set", *changed] if changed else [])]
+    with (home / LOG).open("w") as told:
+        ended = subprocess.run(command, cwd=code, stdout=told, stderr=told)
+    if ended.returncode:
+        raise RunFailed(f"The training ended with status {ended.returncode}.", home / LOG)
+    return out
 
 
 def _written() -> dict[str, dict[str, Any]]:
