@@ -6,6 +6,7 @@ What a language model gets to see is the fingerprint: in it names are patterns, 
 files is cleaned and short. What the person gets to see are the notices: the same warnings, with the files' real names.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -186,6 +187,9 @@ def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list
     documents: list[Document] = []
     damaged: dict[str, str] = {}
     wanted = [path for path in tree.others if suffix_of(path) in TABLE_SUFFIXES or is_document(path)]
+    wanted, beside = _without_companions(wanted)
+    if beside:
+        notes((), f"{beside} tables and documents that lie beside single cases are not read")
     if len(wanted) > MOST_TEXTS:
         notes((), f"{len(wanted) - MOST_TEXTS} more tables and documents are not read")
     for path in sorted(wanted, key=lambda path: (path.count("/"), path))[:MOST_TEXTS]:
@@ -199,6 +203,16 @@ def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list
             damaged[path] = f"{path.removesuffix(Path(path).name)}{error}".rstrip(".")
             notes((), damaged[path])
     return tables, documents, damaged
+
+
+def _without_companions(paths: Sequence[str]) -> tuple[list[str], int]:
+    """The files less those that each case has one of (`sub-004_ctd.json`), the first of these kept; and how many less."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        *numbered, ending = re.split(r"\d", path.rpartition("/")[2])
+        alike[ending if numbered else path].append(path)
+    kept = [path for found in alike.values() for path in (found[:1] if len(found) > MOST else found)]
+    return kept, len(paths) - len(kept)
 
 
 def _declared(root: Path, tree: Tree) -> list[int]:

@@ -202,7 +202,7 @@ def trunk(random: np.random.Generator, spine: Spine, axes: phantom.Axes) -> tupl
     neck = 1 / (1 + np.exp((level - 6.5) * 1.6))
     girth = 58 * k * neck + 170 * (1 - neck)
     put(ellipsoid((x, y - 12), (0, 0), (1, 1)) / girth + 0.02 * form > 1, AIR)
-    behind = (y < -38 * k - 14 * (1 - neck) + 3 * form) & (image > AIR)
+    behind = (y < -34 * k - 12 * (1 - neck) + 3 * form) & (image > AIR)
     put(behind, FAT)
     cavity = (level > 19) & (y > -12 + 2 * form) & (np.abs(x) < 150)
     put(cavity & (form > -0.3), FAT)
