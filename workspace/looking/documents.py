@@ -1,17 +1,19 @@
 """Small text and JSON files that may describe the data, shortened so that what they say of labels stays whole."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from m3dspy.signatures.values import Document
-from m3dspy.workspace.patterns import clean, masked
+from m3dspy.workspace.patterns import clean, masked, pattern_of, shape
 from m3dspy.workspace.tables import read_json
 
 SUFFIXES = (".json", ".md", ".txt", ".rst")
 MAX_BYTES = 1 << 20
 TEXT, JSON_TEXT = 600, 3000  # characters shown
 MOST_ENTRIES = 60
+_COLOUR = re.compile(r"\s*(\d+)\s+([^\W\d_][\w./-]*|\d\w+-[\w-]+)(?:\s+\d+){3,4}\s*")
 
 
 def is_document(path: str) -> bool:
@@ -32,8 +34,32 @@ def document(root: Path, path: str) -> Document | None:
         text = gist(read_json(file))
     else:
         with file.open("rb") as opened:
-            text = clean(masked(opened.read(8 * TEXT).decode("utf-8", "replace")), TEXT)
+            raw = opened.read(MAX_BYTES).decode("utf-8", "replace")
+        labels = colour_table(raw)
+        text = gist({"labels": labels}) if labels else clean(masked(_without_names(raw)), TEXT)
     return Document(path=clean(masked(path)), text=text)
+
+
+def colour_table(text: str) -> dict[str, str]:
+    """Value -> name from lines of a value, a name and the parts of a colour, as FreeSurfer has them; {} if it is none.
+
+    >>> colour_table("0 Unknown 0 0 0 0\\n17 Left-Hippocampus 220 216 20 0\\n")
+    {'0': 'Unknown', '17': 'Left-Hippocampus'}
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    hits = [_COLOUR.fullmatch(line) for line in lines]
+    return {hit[1]: hit[2] for hit in hits if hit} if all(hits) else {}
+
+
+def _without_names(text: str) -> str:
+    """The text; a mere list of names that are built alike, such as patients', as how many of which form.
+
+    >>> _without_names("sub-01\\nsub-02\\nsub-17"), _without_names("Scans of 2007,\\nunpacked.")
+    ('3 names such as sub-##', 'Scans of 2007,\\nunpacked.')
+    """
+    names = text.split()
+    alike = len(names) > 2 and any(map(str.isdigit, text)) and len({shape(name) for name in names}) == 1
+    return f"{len(names)} names such as {pattern_of(names)}" if alike else text
 
 
 def is_records(data: Any) -> bool:

@@ -14,6 +14,7 @@ STUDY_WORDS = word_set("id uid exam study case accession scan")
 BUCKET = 100  # pictures a folder; a folder of more is no patient's
 LEAST_PATIENTS, ENOUGH_PATIENTS = 4, 10
 LEAST_REPEATS = 1.2  # images a patient, from which on part of a file name is a key
+_VISITS = r"([^/]+)[_-](?i:MR|visit|ses|session|tp|v)-?\d+/"  # a folder a visit: OAS1_0001_MR1, OAS1_0001_MR2
 _KNOWN = (r"(\d{3}_S_\d{4})", r"(TCGA-\w\w-\w{4})")  # ADNI's and TCGA's patient ids, wherever they stand
 
 
@@ -24,17 +25,20 @@ def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[Pat
     likely = [key for key in columns if not names_person(key.column)]
     paths: dict[tuple[str, str], PatientKey] = {}
     for found in images:
-        for key in (_folder(found.family, list(found.cases)), _file_name(list(found.cases))):
+        for key in (_folder(found.family, list(found.cases)), _file_name(list(found.cases)), _visits(list(found.cases))):
             if key:
                 paths.setdefault((key.where, key.part), key)
-    folders = [key for key in paths.values() if key.where == "folder"]
-    names = [key for key in paths.values() if key.where == "file name"]
+    folders = [key for key in paths.values() if key.part == _VISITS]
+    folders += [key for key in paths.values() if key.where == "folder"]
+    names = [key for key in paths.values() if key.where == "file name" and key not in folders]
     return sure + folders + names + likely
 
 
 def patients_of(found: Measured) -> dict[str, str]:
     """Case -> patient, as far as the path says so; else each case is its own."""
     cases = list(found.cases)
+    if key := _visits(cases):
+        return {case: hit[1] for case in cases if (hit := re.search(key.part, case))}
     if place := _place(found.family):
         return {case: case.split("/")[place] for case in cases}
     if key := _file_name(cases):
@@ -79,6 +83,15 @@ def _folder(family: Family, cases: Sequence[str]) -> PatientKey | None:
     patients = {case.split("/")[place] for case in cases}
     part = family.parts[place].pattern
     return PatientKey(where="folder", part=part, patients=len(patients), images=len(cases))
+
+
+def _visits(cases: Sequence[str]) -> PatientKey | None:
+    """The folder's name less the visit that it ends in, where some patient came twice."""
+    hits = [re.search(_VISITS, case) for case in cases]
+    patients = len({hit[1] for hit in hits if hit})
+    if not all(hits) or len({hit[0] for hit in hits if hit}) == patients:
+        return None
+    return PatientKey(where="file name", part=_VISITS, patients=patients, images=len(cases))
 
 
 def _file_name(cases: Sequence[str]) -> PatientKey | None:

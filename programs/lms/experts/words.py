@@ -183,7 +183,9 @@ def _mentions(phrase: str, text: str) -> bool:
     if len(phrase) <= 3:
         return re.search(rf"\b{re.escape(phrase)}\b", text) is not None
     phrase = re.escape(phrase.removesuffix("s")).replace("\\ ", " ")
-    stem = phrase[: max(6, len(phrase) - 3)].strip().replace(" ", r"[\s-]+")  # infection, infected, infections
+    last = len(phrase.rpartition(" ")[2])  # "brain s" is not all of "brain stem"
+    kept = max(6, len(phrase) - min(3, max(0, last - 4)))
+    stem = phrase[:kept].strip().replace(" ", r"[\s-]+")  # infection, infected, infections
     return re.search(rf"\b{stem}", text) is not None
 
 
