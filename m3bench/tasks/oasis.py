@@ -224,11 +224,11 @@ def gold(root: Path, seed: int) -> Index:
     from m3dspy.workspace import indexing as ix
 
     if (root / "images").is_dir():
-        items = ix.from_pairs(root, images="images/*.nii.gz", masks="masks/*.nii.gz", patient=r"(OAS1_\d+)")
+        items = ix.from_pairs(root, images="images/*.nii.gz", masks="masks/*.nii.gz", patient=r"(OASIS_OAS1_\d+)")
     else:
         folder = "OASIS_OAS1_*_MR#"
         items = ix.from_pairs(
-            root, images=f"{folder}/norm.nii.gz", masks=f"{folder}/seg35.nii.gz", patient=r"(OAS1_\d+)_MR\d+/"
+            root, images=f"{folder}/norm.nii.gz", masks=f"{folder}/seg35.nii.gz", patient=r"([^/]+)_MR\d+/"
         )
     return Index.model_validate(
         {"task": "segmentation", "labels": LABELS, "values": VALUES, **ix.split(items, seed=seed)}

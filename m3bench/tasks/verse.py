@@ -9,8 +9,8 @@ Simplified: voxels of 4 mm, at which a disc is one voxel thick and joints betwee
 are cut off 6 cm from the spine; scoliosis, metal and the sub-regions of a vertebra are left out. The centroids are those
 of the masks.
 
-Quirks of the real thing: value 28 is a thirteenth thoracic vertebra, 26 and 27 do not occur; one patient in twenty has a
-T13 or an L6; files store their axes in different orders; some patients have several scans, which carry the patient's
+Quirks of the real thing: value 28 is a thirteenth thoracic vertebra, 26 and 27 do not occur; a few patients
+have a T13 or an L6; files store their axes in different orders; some patients have several scans, which carry the patient's
 number and one of their own; the masks lie under `derivatives` beside centroids and pictures; vertebrae may be fractured.
 The parts of the challenge (`dataset-01training` ...) each hold such a pair of folders; in the phantom they are merged.
 """
@@ -99,23 +99,24 @@ def build(folder: Path, size: int, seed: int, workers: int) -> dict[str, Any]:
         patient = 4 + 3 * (number - 1 if repeated else number)
         twice = repeated or (number % 15 == 13 and number + 1 < size)
         name = f"sub-verse{patient:03d}" + (f"_split-verse{patient + 200 + repeated:03d}" if twice else "")
-        scans.append((patient, name, number))
+        extra = {3: "T13", 10: "L6"}.get((number - repeated) % 14, "")
+        scans.append((patient, name, extra, number))
     return {"cases": dict(phantom.each(partial(write_scan, folder=folder, seed=seed), scans, workers))}
 
 
-def write_scan(scan: tuple[int, str, int], folder: Path, seed: int) -> tuple[str, dict[str, float]]:
+def write_scan(scan: tuple[int, str, str, int], folder: Path, seed: int) -> tuple[str, dict[str, float]]:
     """One scan with its mask, centroids and picture; returns its path and the best possible Dice of each label."""
     from PIL import Image
 
-    patient, name, number = scan
+    patient, name, extra, number = scan
     random = stream(seed, "verse", number)
-    spine = make_spine(stream(seed, "spine", patient), extra=("T13", "L6")[number // 9 % 2] if number % 9 == 4 else "")
+    spine = make_spine(stream(seed, "spine", patient), extra)
     spacing = np.array([SPACING, SPACING, SPACING * random.uniform(0.95, 1.2)])
-    top, bottom = _view(random, spine)
+    top, bottom = _view(random, spine, extra != "")
     shape = (*SIDES, int((top - bottom) / spacing[2]))
     middle = (random.normal(0, 3), FRONT + random.normal(0, 3), (top + bottom) / 2)
     image, ideal = trunk(stream(seed, "trunk", patient), spine, phantom.millimetres(shape, spacing, middle))
-    mask = traced(random, ideal, 0.3)
+    mask = traced(random, ideal, 0.36)
     image = blurred(image, 0.45) + phantom.ct_noise(random, shape, random.uniform(15, 35))
 
     codes = ("PIR", "LAS", "LPS", "PIR")[random.integers(4)]
@@ -137,7 +138,10 @@ def centroids(mask: NDArray[np.uint8], codes: str) -> list[dict[str, Any]]:
     order = [next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if code in pair) for code in codes]
     for value in np.unique(mask[mask > 0]):
         middle = np.argwhere(mask == value).mean(0)
-        along = [mask.shape[axis] - 1 - middle[axis] if code in "LPI" else middle[axis] for axis, code in zip(order, codes, strict=True)]
+        along = [
+            mask.shape[axis] - 1 - middle[axis] if code in "LPI" else middle[axis]
+            for axis, code in zip(order, codes, strict=True)
+        ]
         found.append({"label": int(value), **dict(zip("XYZ", np.round(along, 1).tolist(), strict=True))})
     return found
 
@@ -176,10 +180,12 @@ def make_spine(random: np.random.Generator, extra: str) -> Spine:
     return Spine(tuple(vertebrae), np.array(knots), scale, (random.uniform(8, 16), random.uniform(8, 16)))
 
 
-def _view(random: np.random.Generator, spine: Spine) -> tuple[float, float]:
-    """The upper and the lower end of what a scan shows, mm."""
+def _view(random: np.random.Generator, spine: Spine, odd: bool) -> tuple[float, float]:
+    """The upper and the lower end of what a scan shows, mm. Args: odd: the spine has one more, and it is in sight."""
     kinds = list(VIEWS.values())
     first, last, _ = kinds[random.choice(len(kinds), p=[share for *_, share in kinds])]
+    if odd:
+        first, last, _ = VIEWS["chest and loins"]
     inner = [vertebra.z for vertebra in spine.vertebrae]
     head, tail = inner[0] + 8 + SKULL * random.random(), inner[-1] - 20 - SACRUM * random.uniform(0.3, 1)
     top = head if first == 0 else inner[first + random.integers(-1, 2)]
@@ -204,6 +210,7 @@ def trunk(random: np.random.Generator, spine: Spine, axes: phantom.Axes) -> tupl
     put(ellipsoid((x, y - 12), (0, 0), (1, 1)) / girth + 0.02 * form > 1, AIR)
     behind = (y < -34 * k - 12 * (1 - neck) + 3 * form) & (image > AIR)
     put(behind, FAT)
+    put(behind & (y < -58 * k), AIR)
     cavity = (level > 19) & (y > -12 + 2 * form) & (np.abs(x) < 150)
     put(cavity & (form > -0.3), FAT)
     loins = np.clip((level - 19) / 5, 0, 1)
@@ -353,7 +360,7 @@ TASK = BenchTask(
         Part("dataset-*/derivatives/sub-*/*_seg-subreg_ctd.json", 374),
     ),
     size=60,
-    smallest=24,
+    smallest=30,
     demo=30,
     unit="scans",
     build=build,
