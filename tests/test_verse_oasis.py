@@ -1,5 +1,6 @@
 """VerSe and OASIS: labels with gaps, patients who came twice, and the layouts of the real releases, file by file."""
 
+import json
 import shutil
 
 import nibabel
@@ -58,13 +59,12 @@ def test_vertebrae_follow_each_other_from_head_to_foot(made):
 
 
 def test_scans_run_along_other_axes_and_centroids_stand_in_the_file_s_own_grid(made):
-    import json
-
     codes = set()
     for path in (made / "VerSe").glob("derivatives/*/*msk.nii.gz"):
         image = nibabel.load(path)
         codes.add("".join(nibabel.aff2axcodes(image.affine)))
-        direction, *found = json.loads(path.with_name(path.name.replace("vert_msk.nii.gz", "subreg_ctd.json")).read_text())
+        beside = path.with_name(path.name.replace("vert_msk.nii.gz", "subreg_ctd.json"))
+        direction, *found = json.loads(beside.read_text())
         assert direction["direction"] == list(nibabel.aff2axcodes(image.affine))
         first = found[0]
         middle = np.argwhere(np.asarray(image.dataobj) == first["label"]).mean(0)
@@ -101,8 +101,6 @@ def test_the_parts_of_the_challenge_are_kept_and_odd_files_change_nothing(made, 
 
 
 def test_the_folders_of_m3builder_s_card_are_read_too(made, tmp_path):
-    import json
-
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
     (tmp_path / "labels.json").write_text(json.dumps({str(value): name for value, name in verse.NAMES.items()}))

@@ -267,9 +267,7 @@ def _pairs(root: Path, found: Sequence[Measured], notes: Notes) -> list[Pair]:
     fits = {pair: fit(pair) for pair in matched if matched[pair]}
     best = [{n: max(fits[p] for p in fits if p[side] == n) for n in {p[side] for p in fits}} for side in (0, 1)]
     served = {mask for mask, (_, same_grid, _) in best[1].items() if same_grid}
-    chosen = [
-        (i, j) for (i, j), how in fits.items() if how in (best[0][i], best[1][j]) and (how[1] or j not in served)
-    ]
+    chosen = [(i, j) for (i, j), how in fits.items() if how in (best[0][i], best[1][j]) and (how[1] or j not in served)]
     return [_pair(root, images[i], masks[j], matched[i, j], notes) for i, j in sorted(chosen)]
 
 

@@ -8,8 +8,8 @@ each, as they are for a network that sees the real images at half their resoluti
 structures are ellipsoids. `orig` and `norm` lie on one grid, everything aligned on another, as in the release.
 
 Quirks of the real thing (the release by neurite): the images of a folder are the same brain four times, with (`norm`)
-and without (`orig`) cleaning, as scanned and aligned; masks of 35 and of 4 labels lie beside them, and single slices; the
-names of the labels stand in colour tables; intensities run from 0 to 1; some subjects came twice (MR1, MR2).
+and without (`orig`) cleaning, as scanned and aligned; masks of 35 and of 4 labels lie beside them, and single slices;
+the names of the labels stand in colour tables; intensities run from 0 to 1; some subjects came twice (MR1, MR2).
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.annotator import agreement, best_reader, traced
-from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, stream, texture
+from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, stream
 from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Index, Source
 
@@ -168,9 +168,8 @@ def brain(seed: int, subject: int, axes: phantom.Axes) -> tuple[Volume, NDArray[
     waves = random.uniform(0, 2 * np.pi, 6)
     x, y, z = (np.asarray(axis, np.float32) / np.float32(scale) for axis, scale in zip(axes, size, strict=True))
     x, y, z = np.broadcast_arrays(x - mid, y, z)
-    fold = sum(
-        np.sin(axis / step + phase) for axis, step, phase in zip((x, y, z, x + y, y + z, z - x), (5, 6, 5.5, 7, 6.5, 7), waves, strict=True)
-    ) / 6
+    along = ((x, 5), (y, 6), (z, 5.5), (x + y, 7), (y + z, 6.5), (z - x, 7))
+    fold = sum(np.sin(axis / step + phase) for (axis, step), phase in zip(along, waves, strict=True)) / 6
     right = x > 0
 
     mask = np.zeros(x.shape, np.uint8)
@@ -240,10 +239,10 @@ TASK = BenchTask(
     task="segmentation",
     requests=(
         "segment the brain structures on T1 MRI",
-        "Delineate cortex, white matter, ventricles and all deep grey nuclei of both hemispheres on T1-weighted MR of the "
-        "brain.",
-        "We want a parcellation tool for our memory clinic: mark all 35 structures of the brain on skull-stripped MR, left "
-        "and right kept apart, no mirrored copies in training, and both visits of a subject in the same split.",
+        "Delineate cortex, white matter, ventricles and all deep grey nuclei of both hemispheres on T1-weighted MR of "
+        "the brain.",
+        "We want a parcellation tool for our memory clinic: mark all 35 structures of the brain on skull-stripped MR, "
+        "left and right kept apart, no mirrored copies in training, and both visits of a subject in the same split.",
         "paint in every anatomical part of the head on these magnetic resonance pictures, mask by mask",
         "Segment all brain structures in these MR volumes. I also have knee MRI on the other disk, ignore it.",
     ),

@@ -1,18 +1,19 @@
 """VerSe: every vertebra by its name, on CT of some part of the spine.
 
-In the phantom a scan shows the neck, the chest, the chest and loins, the loins or, rarely, all of the spine, so that most
-labels are absent from any one mask. Which vertebra is which has to be seen from the shape and from what lies around, as
-in a patient: the skull base and the dens, the first rib, windpipe and aortic arch, the lungs' lower end, kidneys, iliac
-crests and sacrum. Neighbours in the middle of the chest differ by little but their place, as they do in a patient.
+In the phantom a scan shows the neck, the chest, the chest and loins, the loins or, rarely, all of the spine, so that
+most labels are absent from any one mask. Which vertebra is which has to be seen from the shape and from what lies
+around, as in a patient: the skull base and the dens, the first rib, windpipe and aortic arch, the lungs' lower end,
+kidneys, iliac crests and sacrum. Neighbours in the middle of the chest differ by little but their place.
 
 Simplified: voxels of 4 mm, at which a disc is one voxel thick and joints between arches cannot be seen; trunk and limbs
-are cut off 6 cm from the spine; scoliosis, metal and the sub-regions of a vertebra are left out. The centroids are those
-of the masks.
+are cut off 6 cm from the spine; scoliosis, metal and the sub-regions of a vertebra are left out; the centroids are those
+of the masks. The hand that drew the masks is unsteady.
 
-Quirks of the real thing: value 28 is a thirteenth thoracic vertebra, 26 and 27 do not occur; a few patients
-have a T13 or an L6; files store their axes in different orders; some patients have several scans, which carry the patient's
-number and one of their own; the masks lie under `derivatives` beside centroids and pictures; vertebrae may be fractured.
-The parts of the challenge (`dataset-01training` ...) each hold such a pair of folders; in the phantom they are merged.
+Quirks of the real thing: value 28 is a thirteenth thoracic vertebra, 26 and 27 do not occur; a few patients have a T13
+or an L6 (in the phantom one in fourteen has each); files store their axes in different directions and orders; some
+patients have several scans, named by the patient's number and one of their own; the masks lie under `derivatives` beside
+centroids and pictures; vertebrae may be fractured. The parts of the challenge (`dataset-01training` ...) each hold such
+a pair of folders; in the phantom they are merged.
 """
 
 from dataclasses import dataclass
@@ -332,8 +333,8 @@ TASK = BenchTask(
     requests=(
         "segment every vertebra on spine CT",
         "Delineate the individual vertebrae of the cervical, thoracic and lumbar spine on CT, each under its own name.",
-        "We need a network that outlines all vertebrae, C1 to L6 and T13 where there is one, on CT with any field of view. "
-        "It must run on one GPU, keep the label numbers of the dataset, and never put one patient into two splits.",
+        "We need a network that outlines all vertebrae, C1 to L6 and T13 where there is one, on CT with any field of "
+        "view. It must run on one GPU, keep the dataset's label numbers, and never put one patient into two splits.",
         "mark each bone of the backbone in these CAT scans and number them",
         "Segment all vertebrae in this folder of spine CT. I also have knee MRI on the other disk, ignore it.",
     ),

@@ -25,7 +25,8 @@ def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[Pat
     likely = [key for key in columns if not names_person(key.column)]
     paths: dict[tuple[str, str], PatientKey] = {}
     for found in images:
-        for key in (_folder(found.family, list(found.cases)), _file_name(list(found.cases)), _visits(list(found.cases))):
+        cases = list(found.cases)
+        for key in (_folder(found.family, cases), _file_name(cases), _visits(cases)):
             if key:
                 paths.setdefault((key.where, key.part), key)
     folders = [key for key in paths.values() if key.part == _VISITS]
