@@ -1,18 +1,18 @@
 """VerSe: every vertebra by its name, on CT of some part of the spine.
 
-In the phantom a scan shows the neck, the chest, the chest and loins, the loins or, rarely, all of the spine, so that
+In the phantom a scan shows the loins, the chest and loins, the neck, the chest or, rarely, all of the spine, so that
 most labels are absent from any one mask. Which vertebra is which has to be seen from the shape and from what lies
 around, as in a patient: the skull base and the dens, the first rib, windpipe and aortic arch, the lungs' lower end,
 kidneys, iliac crests and sacrum. Neighbours in the middle of the chest differ by little but their place.
 
-Simplified: voxels of 4 mm, at which a disc is one voxel thick and joints between arches cannot be seen; trunk and limbs
+Simplified: voxels of 5 mm, at which a disc is one voxel thick and joints between arches cannot be seen; trunk and limbs
 are cut off 6 cm from the spine; scoliosis, metal and the sub-regions of a vertebra are left out; the centroids are those
 of the masks. The hand that drew the masks is unsteady.
 
 Quirks of the real thing: value 28 is a thirteenth thoracic vertebra, 26 and 27 do not occur; a few patients have a T13
 or an L6 (in the phantom one in fourteen has each); files store their axes in different directions and orders; some
-patients have several scans, named by the patient's number and one of their own; the masks lie under `derivatives` beside
-centroids and pictures; vertebrae may be fractured. The parts of the challenge (`dataset-01training` ...) each hold such
+patients have several scans, named by the patient's number and one of their own; the masks lie under `derivatives`
+beside centroids and pictures; vertebrae may be fractured. The parts of the challenge (`dataset-01training` ...) each hold such
 a pair of folders; in the phantom they are merged.
 """
 
@@ -39,13 +39,13 @@ NAMES = {
 LABELS, VALUES = tuple(NAMES.values()), tuple(NAMES)
 PARTS: dict[str, Split] = {"training": "training", "validation": "validation", "test": "test"}
 BONE, MARROW, DISC, LIQUOR, BRAIN, LUNG = 420.0, 190.0, 85.0, 15.0, 35.0, -850.0  # HU
-SPACING, SIDES = 4.0, (32, 36)  # mm; voxels from side to side and from back to front
+SPACING, SIDES = 5.0, (26, 30)  # mm; voxels from side to side and from back to front
 FRONT = 10.0  # mm that the grid's middle lies before the canal's edge of the vertebral bodies
 VIEWS = {  # first and last vertebra in sight, and how often such a scan is made
-    "neck": (0, 9, 0.2),
-    "chest": (6, 19, 0.2),
-    "chest and loins": (14, 26, 0.25),
-    "loins": (17, 26, 0.3),
+    "neck": (0, 9, 0.12),
+    "chest": (6, 19, 0.08),
+    "chest and loins": (14, 26, 0.3),
+    "loins": (17, 26, 0.45),
     "all": (0, 26, 0.05),
 }
 SKULL, SACRUM = 40.0, 70.0  # mm above C1 and below the last vertebra that a scan may show
@@ -112,7 +112,7 @@ def write_scan(scan: tuple[int, str, str, int], folder: Path, seed: int) -> tupl
     patient, name, extra, number = scan
     random = stream(seed, "verse", number)
     spine = make_spine(stream(seed, "spine", patient), extra)
-    spacing = np.array([SPACING, SPACING, SPACING * random.uniform(0.95, 1.2)])
+    spacing = np.array([SPACING, SPACING, SPACING * random.uniform(1.05, 1.3)])
     top, bottom = _view(random, spine, extra != "")
     shape = (*SIDES, int((top - bottom) / spacing[2]))
     middle = (random.normal(0, 3), FRONT + random.normal(0, 3), (top + bottom) / 2)
