@@ -6,14 +6,14 @@ around, as in a patient: the skull base and the dens, the first rib, windpipe an
 kidneys, iliac crests and sacrum. Neighbours in the middle of the chest differ by little but their place.
 
 Simplified: voxels of 5 mm, at which a disc is one voxel thick and joints between arches cannot be seen; trunk and limbs
-are cut off 6 cm from the spine; scoliosis, metal and the sub-regions of a vertebra are left out; the centroids are those
-of the masks. The hand that drew the masks is unsteady.
+are cut off 6 cm from the spine; scoliosis, metal and the sub-regions of a vertebra are left out; the centroids are
+those of the masks. The hand that drew the masks is unsteady.
 
 Quirks of the real thing: value 28 is a thirteenth thoracic vertebra, 26 and 27 do not occur; a few patients have a T13
 or an L6 (in the phantom one in fourteen has each); files store their axes in different directions and orders; some
 patients have several scans, named by the patient's number and one of their own; the masks lie under `derivatives`
-beside centroids and pictures; vertebrae may be fractured. The parts of the challenge (`dataset-01training` ...) each hold such
-a pair of folders; in the phantom they are merged.
+beside centroids and pictures; vertebrae may be fractured. The parts of the challenge (`dataset-01training` ...) each
+hold such a pair of folders; in the phantom they are merged.
 """
 
 from dataclasses import dataclass
