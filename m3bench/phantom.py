@@ -120,20 +120,22 @@ def coil_field(random: np.random.Generator, shape: Numbers, strength: float) -> 
 
 # ------------------------------------------------------------------------------------------------ files
 def save_nifti(path: Path, volume: NDArray, spacing: Numbers, codes: str, origin: Numbers, dtype: type) -> None:
-    """Write a RAS+ volume as a NIfTI file whose axes run as `codes` says ("LPS").
+    """Write a RAS+ volume as a NIfTI file whose axes run as `codes` says ("LPS", or "PIR": in another order).
 
-    Args: spacing: mm. origin: where the volume's centre lies in the scanner, mm.
+    Args: spacing: mm, of the volume. origin: where the volume's centre lies in the scanner, mm.
     """
     import nibabel
 
+    order = [next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if code in pair) for code in codes]
     affine = np.eye(4)
-    for axis, code in enumerate(codes):
+    affine[:3, :3] = 0
+    for place, (axis, code) in enumerate(zip(order, codes, strict=True)):
         sign = -1 if code in "LPI" else 1
         if sign < 0:
             volume = np.flip(volume, axis)
-        affine[axis, axis] = sign * spacing[axis]
+        affine[axis, place] = sign * spacing[axis]
         affine[axis, 3] = origin[axis] - sign * spacing[axis] * (volume.shape[axis] - 1) / 2
-    image = nibabel.Nifti1Image(np.ascontiguousarray(volume).astype(dtype), affine)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.transpose(order)).astype(dtype), affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)

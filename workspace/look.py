@@ -6,6 +6,7 @@ What a language model gets to see is the fingerprint: in it names are patterns, 
 files is cleaned and short. What the person gets to see are the notices: the same warnings, with the files' real names.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -186,6 +187,9 @@ def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list
     documents: list[Document] = []
     damaged: dict[str, str] = {}
     wanted = [path for path in tree.others if suffix_of(path) in TABLE_SUFFIXES or is_document(path)]
+    wanted, beside = _without_companions(wanted, tree)
+    if beside:
+        notes((), f"{beside} tables and documents that lie beside single cases are not read")
     if len(wanted) > MOST_TEXTS:
         notes((), f"{len(wanted) - MOST_TEXTS} more tables and documents are not read")
     for path in sorted(wanted, key=lambda path: (path.count("/"), path))[:MOST_TEXTS]:
@@ -199,6 +203,22 @@ def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list
             damaged[path] = f"{path.removesuffix(Path(path).name)}{error}".rstrip(".")
             notes((), damaged[path])
     return tables, documents, damaged
+
+
+def _without_companions(paths: Sequence[str], tree: Tree) -> tuple[list[str], int]:
+    """The files less those that each case has beside its image (`sub-004_ct.nii`, `sub-004_ctd.json`), of which one is
+    kept; and how many less."""
+
+    def numbered(path: str) -> str:
+        return re.sub(r"\D*$", "", path)
+
+    images = {numbered(path) for path in tree.sizes if suffix_of(path) in sources.IMAGE_SUFFIXES}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        lead = numbered(path)
+        alike[path.removeprefix(lead) if lead in images and "/" not in path.removeprefix(lead) else path].append(path)
+    kept = [path for found in alike.values() for path in (found[:1] if len(found) > MOST else found)]
+    return kept, len(paths) - len(kept)
 
 
 def _declared(root: Path, tree: Tree) -> list[int]:
@@ -228,7 +248,7 @@ def _class_folders(images: Sequence[Measured]) -> list[ClassFolders]:
 
 
 def _pairs(root: Path, found: Sequence[Measured], notes: Notes) -> list[Pair]:
-    """Each image group with the masks that fit it best, and each mask group with the images."""
+    """Each image group with the masks that fit it best, and each mask group with the images; all of those that tie."""
     images, masks = [m for m in found if not m.is_mask], [m for m in found if m.is_mask]
     matched = {
         (i, j): pairs(image.cases, mask.cases, _case_pattern(image.family), _case_pattern(mask.family))
@@ -236,9 +256,19 @@ def _pairs(root: Path, found: Sequence[Measured], notes: Notes) -> list[Pair]:
         for j, mask in enumerate(masks)
         if image.dims == mask.dims
     }
-    ends = {(side, pair[side]) for pair in matched for side in (0, 1)}
-    best = {max((p for p in matched if p[side] == n), key=lambda p: (len(matched[p]), p)) for side, n in ends}
-    return [_pair(root, images[i], masks[j], matched[i, j], notes) for i, j in sorted(best) if matched[i, j]]
+
+    def fit(pair: tuple[int, int]) -> tuple[int, bool, int]:
+        """How many cases match, whether the first is on one grid, and how much else the names share."""
+        image, mask = images[pair[0]], masks[pair[1]]
+        same_grid = bool(matched[pair]) and not _difference(root, image, matched[pair][0][0], mask, matched[pair][0][1])
+        shared = set(words(image.family.name)) & set(words(mask.family.name))
+        return len(matched[pair]), same_grid, len(shared)
+
+    fits = {pair: fit(pair) for pair in matched if matched[pair]}
+    best = [{n: max(fits[p] for p in fits if p[side] == n) for n in {p[side] for p in fits}} for side in (0, 1)]
+    served = {mask for mask, (_, same_grid, _) in best[1].items() if same_grid}
+    chosen = [(i, j) for (i, j), how in fits.items() if how in (best[0][i], best[1][j]) and (how[1] or j not in served)]
+    return [_pair(root, images[i], masks[j], matched[i, j], notes) for i, j in sorted(chosen)]
 
 
 def _case_pattern(family: Family) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m3dspy.signatures.values import Document
-from m3dspy.workspace.patterns import clean, masked, word_set, words
+from m3dspy.workspace.patterns import clean, masked, pattern_of, shape, word_set, words
 from m3dspy.workspace.tables import read_json
 
 SUFFIXES = (".json", ".md", ".txt", ".rst")
@@ -15,6 +15,7 @@ TEXT, JSON_TEXT = 600, 3000  # characters shown
 MOST_ENTRIES = 60
 _REPORT = re.compile(r"(?im)^\W*(?:findings?|impressions?)\b\W*:")  # a heading of a report, which may name a patient
 _TEXTS = word_set("finding findings impression impressions report reports")  # keys of JSON that hold reports
+_COLOUR = re.compile(r"\s*(\d+)\s+([^\W\d_][\w./-]*|\d\w+-[\w-]+)(?:\s+\d+){3,4}\s*")
 
 
 def is_document(path: str) -> bool:
@@ -35,9 +36,37 @@ def document(root: Path, path: str) -> Document | None:
         text = gist(read_json(file))
     else:
         with file.open("rb") as opened:
-            text = opened.read(8 * TEXT).decode("utf-8", "replace")
-        text = _counted(text) if _REPORT.search(text) else clean(masked(text), TEXT)
+            raw = opened.read(MAX_BYTES).decode("utf-8", "replace")
+        text = _of_text(raw)
     return Document(path=clean(masked(path)), text=text)
+
+
+def _of_text(raw: str) -> str:
+    if labels := colour_table(raw):
+        return gist({"labels": labels})
+    return _counted(raw) if _REPORT.search(raw) else clean(masked(_without_names(raw)), TEXT)
+
+
+def colour_table(text: str) -> dict[str, str]:
+    """Value -> name from lines of a value, a name and the parts of a colour, as FreeSurfer has them; {} if it is none.
+
+    >>> colour_table("0 Unknown 0 0 0 0\\n17 Left-Hippocampus 220 216 20 0\\n")
+    {'0': 'Unknown', '17': 'Left-Hippocampus'}
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    hits = [_COLOUR.fullmatch(line) for line in lines]
+    return {hit[1]: hit[2] for hit in hits if hit} if all(hits) else {}
+
+
+def _without_names(text: str) -> str:
+    """The text; a mere list of names that are built alike, such as patients', as how many of which form.
+
+    >>> _without_names("sub-01\\nsub-02\\nsub-17"), _without_names("Scans of 2007,\\nunpacked.")
+    ('3 names such as sub-##', 'Scans of 2007,\\nunpacked.')
+    """
+    names = text.split()
+    alike = len(names) > 2 and any(map(str.isdigit, text)) and len({shape(name) for name in names}) == 1
+    return f"{len(names)} names such as {pattern_of(names)}" if alike else text
 
 
 def is_records(data: Any) -> bool:

@@ -26,6 +26,7 @@ MOST_VALUES = 48  # a mask has no more
 SERIES_FOLDERS = 8  # DICOM folders that tell whether their files are slices
 SIDE, ALIKE = 24, 0.98  # thumbnails, as in lookalikes.py
 T = TypeVar("T")
+_PAIRS = ("RL", "AP", "SI")  # the two directions of each axis
 PERCENTILES = {"min": 0.0, "p0.5": 0.5, "p50": 50.0, "p99.5": 99.5, "max": 100.0}
 
 
@@ -268,7 +269,7 @@ def lookalikes(found: Measured) -> int:
 def group_of(found: Measured) -> Group:
     """The family in numbers."""
     alike = [header for header in found.headers.values() if len(header.shape) == found.dims]
-    spacings = [header.spacing for header in alike if header.spacing]
+    spacings = [_along_patient(header.spacing, header) for header in alike if header.spacing]
     values = sorted({value for seen in found.voxels.values() for value in seen.values}) if found.is_mask else []
     return Group(
         pattern=found.family.pattern,
@@ -278,7 +279,7 @@ def group_of(found: Measured) -> Group:
         slices=found.family.stacks,
         dims=3 if found.dims == 3 else 2,
         channels=Counter(header.channels for header in alike).most_common(1)[0][0],
-        shape=_spread([header.shape for header in alike]),
+        shape=_spread([_along_patient(header.shape, header) for header in alike]),
         spacing=_spread(spacings) if spacings else None,
         orientations=_counted(header.orientation for header in alike if header.orientation),
         dtypes=_counted(header.dtype for header in alike),
@@ -286,6 +287,12 @@ def group_of(found: Measured) -> Group:
         units=dict(found.units),
         values=tuple(values[:64]),
     )
+
+
+def _along_patient(sizes: Sequence[float], header: Header) -> tuple[float, ...]:
+    """Sizes of a volume's axes in the order right, front, head, in which scripts see it; as stored where unknown."""
+    places = [n for pair in _PAIRS for n, code in enumerate(header.orientation or "") if code in pair]
+    return tuple(sizes[n] for n in places) if len(places) == len(sizes) else tuple(sizes)
 
 
 def _spread(sizes: Sequence[Sequence[float]]) -> Spread:

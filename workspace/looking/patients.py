@@ -14,6 +14,7 @@ STUDY_WORDS = word_set("id uid exam study case accession scan")
 BUCKET = 100  # pictures a folder; a folder of more is no patient's
 LEAST_PATIENTS, ENOUGH_PATIENTS = 4, 10
 LEAST_REPEATS = 1.2  # images a patient, from which on part of a file name is a key
+_VISITS = r"([^/]+)[_-](?i:MR|visit|ses|session|tp|v)-?\d+/"  # a folder a visit: OAS1_0001_MR1, OAS1_0001_MR2
 _KNOWN = (r"(\d{3}_S_\d{4})", r"(TCGA-\w\w-\w{4})")  # ADNI's and TCGA's patient ids, wherever they stand
 _SEQUENCE = r"^(.+)[-_](?i:t1|t1n|t1c|t1ce|t2|t2w|t2f|flair|dwi|adc|swi|pd)\."  # a name that ends in an MR sequence
 
@@ -27,8 +28,9 @@ def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[Pat
     for key in (_across(images), *(key for found in images for key in _of_family(found))):
         if key:
             paths.setdefault((key.where, key.part), key)
-    folders = [key for key in paths.values() if key.where == "folder"]
-    names = [key for key in paths.values() if key.where == "file name"]
+    folders = [key for key in paths.values() if key.part == _VISITS]
+    folders += [key for key in paths.values() if key.where == "folder"]
+    names = [key for key in paths.values() if key.where == "file name" and key not in folders]
     return sure + folders + names + likely
 
 
@@ -36,6 +38,7 @@ def _of_family(found: Measured) -> Iterator[PatientKey | None]:
     cases = list(found.cases)
     yield _folder(found.family, cases)
     yield _file_name(cases)
+    yield _visits(cases)
 
 
 def _across(images: Sequence[Measured]) -> PatientKey | None:
@@ -48,6 +51,8 @@ def _across(images: Sequence[Measured]) -> PatientKey | None:
 def patients_of(found: Measured) -> dict[str, str]:
     """Case -> patient, as far as the path says so; else each case is its own."""
     cases = list(found.cases)
+    if key := _visits(cases):
+        return {case: hit[1] for case in cases if (hit := re.search(key.part, case))}
     if place := _place(found.family):
         return {case: case.split("/")[place] for case in cases}
     if key := _file_name(cases):
@@ -92,6 +97,15 @@ def _folder(family: Family, cases: Sequence[str]) -> PatientKey | None:
     patients = {case.split("/")[place] for case in cases}
     part = family.parts[place].pattern
     return PatientKey(where="folder", part=part, patients=len(patients), images=len(cases))
+
+
+def _visits(cases: Sequence[str]) -> PatientKey | None:
+    """The folder's name less the visit that it ends in, where some patient came twice."""
+    hits = [re.search(_VISITS, case) for case in cases]
+    patients = len({hit[1] for hit in hits if hit})
+    if not all(hits) or len({hit[0] for hit in hits if hit}) == patients:
+        return None
+    return PatientKey(where="file name", part=_VISITS, patients=patients, images=len(cases))
 
 
 def _file_name(cases: Sequence[str]) -> PatientKey | None:

@@ -264,14 +264,30 @@ def _by_name(files: list[tuple[str, str]], parts: tuple[Part, ...], source: str)
         suffix = name[len(name) - len(suffix_of(name)) :]
         stem = name.removesuffix(suffix)
         sets[is_mask_name(stem), sequence_of(stem)].append((folder, stem, suffix))
-    for (_, sequence), found in sets.items():
-        for together in _parallel(found):
+    for (marks, sequence), found in sets.items():
+        sorts = _by_stem(found) if marks else [found]
+        for together in (part for sort in sorts for part in _parallel(sort)):
             suffixes = {suffix for _, _, suffix in together}
             ending = f"{sequence}{suffixes.pop() if len(suffixes) == 1 else '.*'}"
-            pattern = pattern_of([stem.removesuffix(sequence) for _, stem, _ in together], ending)
+            if len(sorts) > 1:
+                pattern = _literal(together[0][1]) + ending.removeprefix(sequence)
+            else:
+                pattern = pattern_of([stem.removesuffix(sequence) for _, stem, _ in together], ending)
             paths = [f"{folder}/{stem}{suffix}" if folder else stem + suffix for folder, stem, suffix in together]
             stacks = source != "dicom" and _stacks(together, parts)  # DICOM says itself what is a volume
             yield Family(parts, pattern, source, sorted(paths, key=natural), stacks)
+
+
+def _by_stem(files: list[Named]) -> list[list[Named]]:
+    """Masks apart by their stem where several lie in each folder under the same few names, as seg4 and seg35 do."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for folder, stem, _ in files:
+        folders[folder].add(stem)
+    stems = set.union(*folders.values())
+    every = len(stems) * len(folders) == len(files)
+    if len(folders) < 2 or not 1 < len(stems) <= MOST_CLASSES or not every or _numbered_through(sorted(stems)):
+        return [files]
+    return [[file for file in files if file[1] == stem] for stem in sorted(stems)]
 
 
 def _parallel(files: list[Named]) -> list[list[Named]]:

@@ -14,6 +14,7 @@ from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, Inde
 _WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
+_MANY = 16  # structures, from which on more steps are needed to tell them apart
 _CROPS = 4  # an image, in the segmentation template
 _SPACES = {
     "classification": {
@@ -56,7 +57,7 @@ def design_training(
         spacing, shape = _resampled([mm * coarser for mm in group.spacing.median], shape)
     size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=len(plan.labels) > 4)
     intensity, window = _intensity(plan, group)
-    steps = (700 if classify else 500) / coarser**2
+    steps = (700 if classify else 1000 if len(plan.labels) > _MANY else 500) / coarser**2
     images = cases if classify else _CROPS * cases
     design = Design(
         template=template.name,

@@ -69,7 +69,8 @@ def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan
 
 
 def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
-    pair = max(fingerprint.pairs, key=lambda pair: pair.matched)
+    most = max(pair.matched for pair in fingerprint.pairs)
+    pair = min((pair for pair in fingerprint.pairs if pair.matched == most), key=lambda pair: _place(pair, card))
     group = _group(fingerprint, pair.image)
     names = _mask_names(fingerprint, card, pair)
     asked = {value: name for value, name in names.items() if words.named(name, request)}
@@ -237,6 +238,7 @@ def _names(fingerprint: Fingerprint) -> set[str]:
     paths = [_fixed(group) for group in fingerprint.groups] + [folders.parent for folders in fingerprint.class_folders]
     paths += [table.path for table in fingerprint.tables] + [document.path for document in fingerprint.documents]
     names = {part for path in paths for part in (path, *path.split("/"))}
+    names |= {name for group in fingerprint.groups if not re.search(r"[*#?]", name := group.pattern.split("/")[-1])}
     names |= {name for folders in fingerprint.class_folders for name in folders.classes}
     for column in (column for table in fingerprint.tables for column in table.columns):
         names |= {column.name, *column.values}
@@ -260,11 +262,19 @@ def _same_subject(request: str, known: str, fingerprint: Fingerprint) -> None:
             )
 
 
+def _place(pair: Pair, card: DataCard | None) -> int:
+    """Where a card first names both files of a pair, so that of several the one it speaks of first is taken."""
+    names = [f"`{pattern.rpartition('/')[2]}`" for pattern in (pair.image, pair.mask)]
+    return max(card.text.index(name) if name in card.text else len(card.text) for name in names) if card else 0
+
+
 def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
     """Voxel value -> name, from a label list in the folder, the card, or (last) the values themselves."""
     seen = sorted(int(value) for value in pair.values if int(value) != 0)
-    for document in fingerprint.documents:
-        if document.path.endswith(".json") and (names := _label_list(document.text)):
+    stem = pair.mask.rpartition("/")[2].partition(".")[0]
+    own_first = sorted(fingerprint.documents, key=lambda document: stem not in document.path)
+    for document in own_first:
+        if document.path.endswith((".json", ".txt")) and (names := _label_list(document.text)):
             return names
     told = {
         int(value): name.strip()

@@ -20,7 +20,7 @@ _REGIONS = {
     "abdomen": "abdom|liver|hepat|kidney|renal|spleen|splenic|pancrea|gallbladder|stomach|adrenal|bowel|colon",
     "heart": "cardiac|heart|myocard|atrium|coronary",
     "knee": "knee|cruciate|acl|menisc",
-    "spine": "spine|vertebra|spinal|lumbar",
+    "spine": "spine|vertebra|spinal|lumbar|backbone",
     "eye": "retin|fundus|macula|ocular|glaucoma",
     "breast": "breast|mammo",
     "pelvis": "prostat|pelvi|uter|bladder",
@@ -28,7 +28,7 @@ _REGIONS = {
     "lymph node": "lymph",
 }
 _MODALITIES = {
-    "CT": r"\bct\b|computed tomography|hounsfield",
+    "CT": r"\bct\b|\bcat scan|computed tomography|hounsfield",
     "MR": r"\bmri?\b|magnetic resonance|t1w?\b|t2w?\b|flair",
     "X-ray": r"x-?ray|radiograph|\bcxr\b",
     "ultrasound": r"ultraso|echocardio|sonogra",
@@ -56,6 +56,7 @@ _WRITING = re.compile(
     r"\b(?:generat\w+|creat\w+|compos\w+|produc\w+)\b[^.;]{0,60}\b(?:reports?|impressions?|captions?)\b|"
     r"\b(?:report|caption)[- ](?:generat|writ)\w+|\bfindings and (?:an? |the )?impressions?\b"
 )
+_VERTEBRAE = {"c": "cervical", "t": "thoracic|thoracol", "l": "lumbar"}  # what the letter of L3 stands for
 _COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _COUNT = rf"(\d+|{'|'.join(_COUNTS)})"
 _SHOTS = (
@@ -106,8 +107,15 @@ def regions(text: str) -> set[str]:
 
 
 def modalities(text: str) -> set[str]:
-    """The kinds of image that a text speaks of."""
-    return {name for name, words in _MODALITIES.items() if re.search(words, text.lower())}
+    """The kinds of image that a text speaks of; T1 and T2 are vertebrae where it speaks of such.
+
+    >>> modalities("the vertebrae T1 to T12 on CT"), modalities("T1 volumes")
+    ({'CT'}, {'MR'})
+    """
+    said = text.lower()
+    if "vertebra" in said:
+        said = re.sub(r"\bt[12]\b(?!\W?weight)", "", said)
+    return {name for name, words in _MODALITIES.items() if re.search(words, said)}
 
 
 def shots(request: str) -> int | None:
@@ -149,6 +157,8 @@ def named(label: str, request: str) -> bool:
     (True, False)
     """
     said, spelled = request.lower(), label.lower().replace("_", " ").replace("-", " ")
+    if re.fullmatch(r"[ctl]\d{1,2}", spelled):
+        return _is_meant(spelled, said)
     sides = [side for side in ("left", "right") if side in spelled.split()]
     core = " ".join(word for word in spelled.split() if word not in ("left", "right", "gland"))
     parts = core.split(" and ")
@@ -157,6 +167,20 @@ def named(label: str, request: str) -> bool:
         return False
     asked = [side for side in ("left", "right") if side in said]
     return not sides or not asked or sides[0] in asked
+
+
+def _is_meant(vertebra: str, said: str) -> bool:
+    """Whether a request speaks of a vertebra: by its own name, by its part of the spine, or by the spine as a whole.
+
+    >>> [_is_meant(name, "lumbar vertebrae") for name in ("l3", "c3")], _is_meant("c3", "the spine")
+    ([True, False], True)
+    """
+    parts = [letter for letter, words in _VERTEBRAE.items() if re.search(words, said)]
+    return (
+        re.search(rf"\b{vertebra}\b", said) is not None
+        or vertebra[0] in parts
+        or (not parts and _first("vertebra|spine|spinal|backbone", said) is not None)
+    )
 
 
 def _synonyms(phrase: str) -> list[str]:
@@ -168,7 +192,9 @@ def _mentions(phrase: str, text: str) -> bool:
     if len(phrase) <= 3:
         return re.search(rf"\b{re.escape(phrase)}\b", text) is not None
     phrase = re.escape(phrase.removesuffix("s")).replace("\\ ", " ")
-    stem = phrase[: max(6, len(phrase) - 3)].strip().replace(" ", r"[\s-]+")  # infection, infected, infections
+    last = len(phrase.rpartition(" ")[2])  # "brain s" is not all of "brain stem"
+    kept = max(6, len(phrase) - min(3, max(0, last - 4)))
+    stem = phrase[:kept].strip().replace(" ", r"[\s-]+")  # infection, infected, infections
     return re.search(rf"\b{stem}", text) is not None
 
 
