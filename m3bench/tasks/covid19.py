@@ -16,25 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
-from m3dspy.m3bench.phantom import (
-    AIR,
-    BLOOD,
-    BONE,
-    FAT,
-    SOFT_TISSUE,
-    Volume,
-    blurred,
-    ellipsoid,
-    inside,
-    stream,
-    texture,
-)
+from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
 from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.m3bench.thorax import thorax
 from m3dspy.signatures.values import Index, Source
 
 LABELS = ("left lung", "right lung", "COVID-19 infection")
-LEFT, RIGHT, INFECTION = 1, 2, 3
-LUNG = -830.0  # HU
+INFECTION = 3
 SHAPE, SPACING = np.array([64, 64, 36]), np.array([5.4, 5.0, 8.0])
 WINDOWED_SHAPE = np.array([72, 72, 28])
 
@@ -78,37 +66,8 @@ def chest(
 
     Args: burden: about a third of the number of lesions.  spacing: mm.
     """
-    axes = phantom.millimetres(shape, spacing, random.normal(0, 5, 3))
-    x, y, z = axes
-    k = 1 + 0.07 * random.standard_normal()  # the patient's size
-    form = texture(random, shape, 7, 0.03)
-
-    body = ellipsoid(axes[:2], (0, 0), (158 * k, 112 * k)) + form
-    image = np.full(shape, AIR, np.float32)
-    image[body < 1] = FAT
-    image[body < 0.93 - 0.03 * random.random()] = SOFT_TISSUE
-
-    heart = ellipsoid(axes, (-22 * k, 26, -38), (50 * k, 44 * k, 52 * k)) < 1
-    lungs = np.zeros(shape, np.uint8)
-    for label, side, width in ((LEFT, -1, 0.92), (RIGHT, 1, 1.0)):
-        dome = z > k * (34 * np.exp(-((x - side * 70) ** 2 + y**2) / 2800) - 98)  # the diaphragm
-        r = ellipsoid(axes, (side * 72 * k, 6, 6), (54 * k * width, 78 * k, 118 * k)) + form
-        lung = (r < 1) & dome & ~heart
-        image[lung] = (LUNG - 0.45 * y + texture(random, shape, 2, 28))[lung]  # gravity: denser at the back
-        lungs[lung] = label
-    lung = lungs > 0
-    hilum = np.exp(-((np.abs(x) - 28) ** 2 / 1800 + (y / 60) ** 2 + (z / 80) ** 2))
-    image[lung & (texture(random, shape, 1, 1) > 2.3 - hilum)] = -120  # vessels
-    image[heart] = BLOOD
-    image[(ellipsoid(axes[:2], (0, 22), (9, 9)) < 1) & (z > 20)] = AIR + 20  # trachea
-    spine = np.broadcast_to(ellipsoid(axes[:2], (0, -78 * k), (19, 17)), shape)
-    image[spine < 1] = BONE
-    image[spine < 0.6] = 200
-    cage = np.abs(ellipsoid(axes[:2], (0, 4), (140 * k, 97 * k)) - 1) < 0.035
-    rib = np.sin((z + 0.35 * np.abs(y)) / 30 * 2 * np.pi) > 0.2
-    image[cage & rib & ~lung & (body < 0.93)] = BONE
-    image[(ellipsoid(axes[:2], (-16, -52), (12, 12)) < 1) & ~lung] = BLOOD + 5  # aorta
-
+    chest = thorax(random, shape, spacing)
+    image, lungs, axes, lung = chest.image, chest.lungs, chest.axes, chest.lungs > 0
     infected, density = infection(random, burden, axes, spacing, lung)
     density = np.clip(density * (1 + texture(random, shape, 1.2, 0.12)), 0, 1)
     image = np.where(lung, image + density * (30 - image), image)
