@@ -26,7 +26,7 @@ from m3dspy.signatures.values import Caps, Index, Source
 LABELS = ("0", "1", "2")
 TABLE = "metadata.csv"
 COLUMNS = "examId seriesNo aclDiagnosis kneeLR roiX roiY roiZ roiHeight roiWidth roiDepth volumeFilename".split()
-ROWS, SPACING = 72, (4.0, 1.7, 1.7)  # and as many columns; mm: side, height, front
+ROWS, SPACING = 64, (4.5, 1.9, 1.9)  # and as many columns; mm: side, height, front
 GRADES = "0012001000102010"  # of the patients, in turn: ten healthy, four partial, two ruptured
 MEAN = {"0": 0.0, "1": 1.7, "2": 3.4}  # of the injury, in its standard deviations
 TWICE = 0.15  # of the examinations have two volumes
@@ -91,7 +91,7 @@ def cohort(size: int, seed: int) -> list[Scan]:
         exam = 300_000 + 1013 * number + int(random.integers(1013))
         side, first = int(random.choice([-1, 1])), int(random.integers(3, 9))
         for series in range(first, first + 1 + (random.random() < TWICE)):
-            slices = int(random.integers(20, 27))
+            slices = int(random.integers(18, 24))
             scans.append(Scan(number, exam, series, grade, injury, side, slices, 1 + number % 10))
     return scans
 
@@ -100,7 +100,7 @@ def write_scan(scan: Scan, folder: Path, seed: int) -> dict[str, object]:
     """Write a volume; returns its row of the table."""
     volume, (x, y, z) = knee(scan, seed)
     phantom.save_pickle(folder / scan.path, volume)
-    cells = (scan.exam, scan.series, scan.grade, int(scan.side > 0), x - 15, y - 16, z - 2, 32, 30, 5)
+    cells = (scan.exam, scan.series, scan.grade, int(scan.side > 0), x - 13, y - 14, z - 2, 28, 26, 5)
     return dict(zip(COLUMNS, (*cells, Path(scan.path).name), strict=True))
 
 
@@ -155,7 +155,7 @@ def knee(scan: Scan, seed: int) -> tuple[Volume, tuple[int, int, int]]:
     place, far = ligament.along(axes)
     image = _painted(image, far / 9, 0.5 + 0.4 * state, 0.8)  # fat, or oedema, around it
     width = (5.0 - 1.6 * state) * np.exp(0.08 * anatomy.standard_normal())
-    gap = inside(np.abs(place - anatomy.uniform(0.4, 0.65)) / (0.02 + 0.33 * max(0.0, state - 0.35)), 0.4)
+    gap = np.clip((0.35 * (state - 0.35) - np.abs(place - anatomy.uniform(0.4, 0.65))) / 0.06, 0, 1)
     fibre = 0.08 + 0.38 * state + 0.03 * anatomy.standard_normal()
     image = _painted(image, far / width + 0.8 * gap + 0.3 * state * texture(anatomy, shape, 1, 1), fibre, 0.35)
 
