@@ -38,7 +38,9 @@ WINDOW = (-1050.0, 350.0)  # HU shown as black and white
 
 @dataclass(frozen=True)
 class Scan:
-    """A folder of `slices` pictures: the `number`-th scan of a patient in the folder `label`, whose lungs look `looks`."""
+    "A folder of `slices` pictures: the `number`-th scan of a patient in the folder `label`, whose lungs look"
+
+    "`looks`."
 
     label: str
     patient: int
@@ -173,14 +175,17 @@ TASK = BenchTask(
     task="classification",
     requests=(
         "tell COVID-19 pneumonia (NCP), common pneumonia (CP) and normal lungs apart on chest CT",
-        "We want to know from a CT of the thorax whether a patient has novel coronavirus pneumonia, common pneumonia or "
+        "We want to know from a CT of the thorax whether a patient has novel coronavirus pneumonia, common "
+        "pneumonia or "
         "no pneumonia at all. Please train a diagnostic model on these scans.",
-        "Build a 3D classifier with exactly three classes, NCP, CP and Normal, from the slice folders of these chest CT "
+        "Build a 3D classifier with exactly three classes, NCP, CP and Normal, from the slice folders of these "
+        "chest CT "
         "scans. Both scans of a patient must be in one split, unreadable slices must not stop the training, and "
         "the model has to be small enough for a laptop.",
         "Label these lung CAT scan photo stacks as corona, ordinary pneumonia or healthy; do the segmentation into the "
         "three groups automatically.",
-        "Classify the chest CT scans here as NCP, CP or Normal. There is a folder of knee MRI and one of abdominal CT on "
+        "Classify the chest CT scans here as NCP, CP or Normal. There is a folder of knee MRI and one of "
+        "abdominal CT on "
         "the same disk; ignore both.",
     ),
     impossible=(
@@ -192,7 +197,8 @@ TASK = BenchTask(
     metric="macro AUROC",
     source="ncov-ai.big.ac.cn/download: CT scans of the China Consortium of Chest CT Image Investigation (Zhang 2020)",
     licence="for research, as stated at the source; cite Zhang et al. 2020, doi:10.1016/j.cell.2020.04.045",
-    access="Download the archives of the three classes (CP, NCP, Normal) from the source, and unpack all of a class into "
+    access="Download the archives of the three classes (CP, NCP, Normal) from the source, and unpack all of a "
+    "class into "
     "one folder of its name.",
     layout=(Part("CP/*/*/*.{png,jpg}"), Part("NCP/*/*/*.{png,jpg}"), Part("Normal/*/*/*.{png,jpg}")),
     size=180,

@@ -25,7 +25,7 @@ from m3dspy.signatures.values import Caps, Index, Source
 
 LABELS = ("0", "1", "2")
 TABLE = "metadata.csv"
-COLUMNS = "examId seriesNo aclDiagnosis kneeLR roiX roiY roiZ roiHeight roiWidth roiDepth volumeFilename".split()
+COLUMNS = ["examId", "seriesNo", "aclDiagnosis", "kneeLR", "roiX", "roiY", "roiZ", "roiHeight", "roiWidth", "roiDepth", "volumeFilename"]
 ROWS, SPACING = 64, (4.5, 1.9, 1.9)  # and as many columns; mm: side, height, front
 GRADES = "0012001000102010"  # of the patients, in turn: ten healthy, four partial, two ruptured
 MEAN = {"0": 0.0, "1": 1.7, "2": 3.4}  # of the injury, in its standard deviations
@@ -238,9 +238,11 @@ TASK = BenchTask(
     ),
     labels=LABELS,
     metric="macro AUROC",
-    source="riteh.uniri.hr/~istajduh/projects/kneeMRI: 917 volumes of the Clinical Hospital Centre Rijeka (Stajduhar 2017)",
+    source="riteh.uniri.hr/~istajduh/projects/kneeMRI: 917 volumes of the Clinical Hospital Centre Rijeka "
+    "(Stajduhar 2017)",
     licence="for research; cite Stajduhar et al. 2017, doi:10.1016/j.cmpb.2016.12.006",
-    access="Download the ten archives vol01 to vol10 and metadata.csv from the authors' page, and unpack them side by side.",
+    access="Download the ten archives vol01 to vol10 and metadata.csv from the authors' page, and unpack them "
+    "side by side.",
     layout=(Part("metadata.csv", 1), Part("vol##/*.pck", 917)),
     size=320,
     smallest=48,
