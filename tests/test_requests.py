@@ -1,5 +1,7 @@
 """What people ask of each dataset, in several styles: planned alike, and refused where the folder cannot serve it."""
 
+import re
+
 import pytest
 
 from m3dspy.m3bench.task import find, make, tasks
@@ -44,7 +46,7 @@ CANNOT = (
     ("BTCV", "segment the vertebrae of the spine on CT", "spine"),
     ("BTCV", "denoise low-dose abdominal CT", "enhancement"),
     ("Brain", "diagnose meningioma, glioma or pituitary adenoma from MRI of the brain", "glioma"),
-    ("Chest", "find anomalies in 4-shot fashion on knee MRI", "knee"),
+    ("Chest", "detect anomalies on chest radiographs zero-shot", "Zero-shot"),
     ("KneeMRI", "tell osteoarthritis from a healthy joint on knee radiographs", "X-ray"),
     ("KneeMRI", "detect meniscus tears with bounding boxes on knee MRI", "object detection"),
     ("CC-CCII", "tell tuberculosis from lung cancer on chest CT", "tuberculosis"),
@@ -105,8 +107,7 @@ def test_five_styles_of_one_request_are_planned_alike_and_as_the_expert_would(na
 def test_requests_that_a_folder_cannot_serve_are_refused_for_what_is_missing(name, looked):
     for request in find(name).impossible:
         reason = refused(request, looked(name))
-        assert reason.startswith("The request ")
-        assert reason.endswith(".")
+        assert re.match("The request (is about|asks (for|to mark))|Zero-shot", reason), reason
 
 
 @pytest.mark.parametrize(("name", "request_"), OTHERS)

@@ -72,7 +72,7 @@ TASK = SET.task(
     ),
     impossible=(
         "tell glioma from meningioma on brain MRI",
-        "few-shot anomaly detection on mammograms, 4 normal and 4 abnormal",
+        "write a radiological report on each brain MRI",
         "draw bounding boxes around the brain tumours on MRI",
     ),
     source="github.com/DorisBao/BMAD: Brain MRI, made from BraTS2021 (Bao et al. 2024)",

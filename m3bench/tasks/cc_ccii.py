@@ -123,7 +123,6 @@ def common(body: Thorax, spacing: phantom.Numbers, random: np.random.Generator) 
     """Consolidation of a part of one lung, and ground glass around it: the share of air that is filled."""
     side = (LEFT, RIGHT)[random.integers(2)]
     lung = body.lungs == side
-    x, y, z = body.axes
     middle = ellipsoid(body.axes, ((1 if side == RIGHT else -1) * 70, 0, random.choice([-45, 45])), (34, 40, 45)) < 1
     places = np.flatnonzero(lung & middle)
     if not places.size:

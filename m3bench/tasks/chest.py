@@ -112,7 +112,7 @@ TASK = SET.task(
     ),
     impossible=(
         "segment the ribs on chest X-ray",
-        "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal",
+        "write a radiological report on each chest X-ray",
         "draw bounding boxes around the opacities on chest X-ray",
     ),
     source="github.com/DorisBao/BMAD: Chest X-ray, from the RSNA Pneumonia Detection Challenge (Bao et al. 2024)",

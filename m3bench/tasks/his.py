@@ -88,7 +88,7 @@ TASK = SET.task(
     ),
     impossible=(
         "segment every nucleus in the histopathology images",
-        "few-shot anomaly detection on brain MRI, 4 normal and 4 abnormal",
+        "zero-shot anomaly detection on histopathological images, without a single example",
         "count the mitoses in the microscopy images and give their bounding boxes",
     ),
     source="github.com/DorisBao/BMAD: Histopathology, from Camelyon16 (Bao et al. 2024)",

@@ -25,7 +25,10 @@ from m3dspy.signatures.values import Caps, Index, Source
 
 LABELS = ("0", "1", "2")
 TABLE = "metadata.csv"
-COLUMNS = ["examId", "seriesNo", "aclDiagnosis", "kneeLR", "roiX", "roiY", "roiZ", "roiHeight", "roiWidth", "roiDepth", "volumeFilename"]
+COLUMNS = (
+    *("examId", "seriesNo", "aclDiagnosis", "kneeLR", "roiX", "roiY", "roiZ"),
+    *("roiHeight", "roiWidth", "roiDepth", "volumeFilename"),
+)
 ROWS, SPACING = 64, (4.5, 1.9, 1.9)  # and as many columns; mm: side, height, front
 GRADES = "0012001000102010"  # of the patients, in turn: ten healthy, four partial, two ruptured
 MEAN = {"0": 0.0, "1": 1.7, "2": 3.4}  # of the injury, in its standard deviations

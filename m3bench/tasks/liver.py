@@ -68,7 +68,7 @@ TASK = SET.task(
     ),
     impossible=(
         "tell cirrhosis from steatosis on liver CT",
-        "few-shot anomaly detection on chest X-ray, 4 normal and 4 abnormal",
+        "zero-shot anomaly detection on liver CT, without a single example",
         "register the liver CT of two time points",
     ),
     source="github.com/DorisBao/BMAD: Liver CT, made from BTCV and LiTS (Bao et al. 2024)",

@@ -77,7 +77,7 @@ TASK = SET.task(
     ),
     impossible=(
         "segment the retinal layers on OCT",
-        "few-shot anomaly detection on liver CT, 4 normal and 4 abnormal",
+        "write an ophthalmological report on each OCT scan",
         "predict the age of the patient from retinal OCT",
     ),
     source="github.com/DorisBao/BMAD: OCT2017, from kaggle.com/datasets/paultimothymooney/kermany2018 (Bao 2024)",

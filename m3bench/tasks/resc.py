@@ -47,8 +47,8 @@ TASK = SET.task(
         "same people elsewhere, leave those out.",
     ),
     impossible=(
-        "tell glaucoma from diabetic retinopathy on fundus photographs",
-        "few-shot anomaly detection on brain MRI, 4 normal and 4 abnormal",
+        "tell glaucoma from diabetic retinopathy on retinal OCT",
+        "zero-shot anomaly detection on retinal OCT, without a single example",
         "predict the age of the patient from retinal OCT",
     ),
     source="github.com/DorisBao/BMAD: RESC, from github.com/CharlesKangZhou/P_Net_Anomaly_Detection (Bao et al. 2024)",
