@@ -31,7 +31,7 @@ LOOKS = np.array(  # row: what the folder says, column: how often the lungs look
         [0.06, 0.03, 0.91],
     ]
 )
-PIXELS, MM, THICKNESS = 72, 4.7, 13.0  # rows, and as many columns; of a pixel; of a slice, mm
+PIXELS, MM, THICKNESS = 72, 4.4, 13.0  # rows, and as many columns; of a pixel; of a slice, mm
 TWICE, JPEG = 0.2, 0.3  # share of the patients with two scans, of the scans that are JPEG
 WINDOW = (-1050.0, 350.0)  # HU shown as black and white
 
@@ -113,9 +113,9 @@ def covid(body: Thorax, spacing: phantom.Numbers, random: np.random.Generator) -
     for side in (LEFT, RIGHT):
         lung = body.lungs == side
         places = np.flatnonzero(lung & (depth < 16) & (body.axes[1] < 45))
-        for _ in range(2 + random.poisson(1.5)):
-            distance = _blob(body, places, random.uniform((16, 14, 20), (34, 28, 44)), random)
-            filled = np.maximum(filled, random.uniform(0.30, 0.60) * inside(distance, 0.5) * lung)
+        for _ in range(3 + random.poisson(2)):
+            distance = _blob(body, places, random.uniform((20, 18, 24), (38, 32, 48)), random)
+            filled = np.maximum(filled, random.uniform(0.40, 0.65) * inside(distance, 0.5) * lung)
     return filled
 
 
@@ -123,11 +123,11 @@ def common(body: Thorax, spacing: phantom.Numbers, random: np.random.Generator) 
     """Consolidation of a part of one lung, and ground glass around it: the share of air that is filled."""
     side = (LEFT, RIGHT)[random.integers(2)]
     lung = body.lungs == side
-    middle = ellipsoid(body.axes, ((1 if side == RIGHT else -1) * 70, 0, random.choice([-45, 45])), (34, 40, 45)) < 1
+    middle = ellipsoid(body.axes, ((1 if side == RIGHT else -1) * 70, 0, random.choice([-45, 45])), (30, 35, 40)) < 1
     places = np.flatnonzero(lung & middle)
     if not places.size:
         places = np.flatnonzero(lung)
-    distance = _blob(body, places, random.uniform((30, 34, 34), (46, 52, 58)), random)
+    distance = _blob(body, places, random.uniform((38, 42, 44), (54, 62, 70)), random)
     glass = random.uniform(0.25, 0.5) * inside(distance / 1.35, 0.5)
     return np.maximum(glass, random.uniform(0.8, 1.0) * inside(distance, 0.35)) * lung
 
@@ -200,7 +200,7 @@ TASK = BenchTask(
     "class into "
     "one folder of its name.",
     layout=(Part("CP/*/*/*.{png,jpg}"), Part("NCP/*/*/*.{png,jpg}"), Part("Normal/*/*/*.{png,jpg}")),
-    size=180,
+    size=240,
     smallest=30,
     demo=60,
     unit="patients",
