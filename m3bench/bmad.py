@@ -23,11 +23,15 @@ from numpy.typing import NDArray
 from m3dspy.errors import DataError
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.phantom import Numbers, Volume, stream
-from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import ABNORMAL, ANOMALY_LABELS, Index, Source
 
 SPLITS, GOOD, UNGOOD, IMAGES, MASKS = ("valid", "test"), "good", "Ungood", "img", ("anomaly_mask", "label")
 SUFFIXES = "{png,jpeg}"
+ACCESS = (
+    "Download the set from the links at github.com/DorisBao/BMAD, or in MVFA's form from those at "
+    "github.com/MediaBrain-SJTU/MVFA-AD, and unpack it; `valid` and `test` then lie in the folder."
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,16 @@ class Set:
     missed: float = 0.0
     alarms: float = 0.0
 
-    def task(self, modality: str, requests: tuple[str, ...], source: str, licence: str) -> BenchTask:
-        """The set as a dataset of the benchmark."""
+    def task(
+        self,
+        modality: str,
+        requests: tuple[str, ...],
+        impossible: tuple[str, ...],
+        source: str,
+        licence: str,
+        counts: dict[str, int],
+    ) -> BenchTask:
+        """The set as a dataset of the benchmark. Args: counts: images that the release holds in valid and in test."""
         return BenchTask(
             name=self.name,
             task="anomaly_detection",
@@ -106,6 +118,12 @@ class Set:
                 values=(GOOD, UNGOOD),
             ),
             oracle=self.oracle,
+            impossible=impossible,
+            access=ACCESS,
+            layout=tuple(
+                Part(f"{split}/{{{GOOD},{UNGOOD}}}/{{{IMAGES}/,}}*.{SUFFIXES}", count)
+                for split, count in counts.items()
+            ),
         )
 
     def build(self, folder: Path, size: int, seed: int, workers: int) -> dict[str, Any]:

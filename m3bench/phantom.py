@@ -163,6 +163,21 @@ def save_tensor(path: Path, array: NDArray) -> None:
             archive.writestr(zipfile.ZipInfo(f"{path.stem}/{name}"), content)
 
 
+def save_pickle(path: Path, array: NDArray) -> None:
+    """Write the `.pck` file that Python 2 pickled (protocol 2) of an array of uint16, without pickle."""
+    array = np.ascontiguousarray(array, "<u2")
+    raw = array.tobytes()
+    pickled = b"".join(
+        [
+            b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R",
+            b"(K\x01(" + b"".join(map(_number, array.shape)) + b"t",
+            b"cnumpy\ndtype\nU\x02u2K\x00K\x01\x87R(K\x03U\x01<NNN" + _number(-1) + _number(-1) + b"K\x00tb",
+            b"\x89T" + len(raw).to_bytes(4, "little") + raw + b"tb.",
+        ]
+    )
+    path.write_bytes(pickled)
+
+
 def _text(value: str) -> bytes:
     return b"X" + len(value).to_bytes(4, "little") + value.encode()
 

@@ -20,7 +20,7 @@ def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-IMAGE_WORDS = word_set("image images img imgs scan scans volume volumes")
+IMAGE_WORDS = word_set("image images img imgs scan scans vol vols volume volumes")
 MASK_WORDS = word_set(
     "mask masks label labels seg segs segmentation segmentations annotation annotations anno gt msk "
     "groundtruth contour contours roi rois"

@@ -18,7 +18,7 @@ import numpy as np
 
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Caps, Index, Source
 
 LABELS = ("CN", "MCI", "AD")
@@ -184,11 +184,26 @@ TASK = BenchTask(
     requests=(
         "tell Alzheimer's disease, mild cognitive impairment and healthy controls apart on brain MRI",
         "Train a 3D model that diagnoses AD, MCI or CN from T1 scans of the head.",
+        "Build a three-class classifier (AD, MCI, CN) on the T1-weighted brain MRI volumes. Use at most 1000 "
+        "images for training and 200 for testing, balanced over the classes; all visits of one subject go into "
+        "the same split; no data beyond this folder; it must train on one CPU.",
+        "Sort these head magnet scans by dementia: Alzheimer patients, people with mild cognitive impairment, "
+        "and normal old people.",
+        "Classify the brain MRI scans here as AD, MCI or CN. We also have knee MRI on the other disk, ignore it.",
+    ),
+    impossible=(
+        "segment the hippocampus on brain MRI",
+        "predict the survival time of these patients from brain MRI",
+        "tell Parkinson's disease from Lewy body dementia on brain MRI",
     ),
     labels=LABELS,
     metric="macro AUROC",
     source="adni.loni.usc.edu (on application); T1-weighted images as tensors, and the table of the image collection",
     licence="ADNI data use agreement: no redistribution",
+    access="Apply at adni.loni.usc.edu. Search the image collection for T1-weighted images, download them with "
+    "the table that "
+    "the collection exports, and save every volume as a tensor in ADNI_PT, named by its Image Data ID.",
+    layout=(Part("*.csv", 1), Part("ADNI_PT/*.pt")),
     size=400,
     smallest=12,
     demo=36,

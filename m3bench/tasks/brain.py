@@ -63,7 +63,19 @@ TASK = SET.task(
     requests=(
         "few-shot anomaly detection on brain MR, 4 normal and 4 abnormal",
         "Find and mark tumours in MR slices of the brain from four examples of each kind.",
+        "Train a few-shot anomaly detector for brain MR slices with 4 normal and 4 abnormal examples, drawn from "
+        "valid only. It must give a score for every image and a map of where the anomaly lies; no image of the "
+        "test folder may be used for tuning.",
+        "Novelty spotting on head magnet pictures: learn from four good and four bad ones, then flag the odd ones.",
+        "Few-shot anomaly detection on the brain MRI slices, 4 normal and 4 abnormal. The retinal scans in the "
+        "parent folder are another study, do not touch them.",
+    ),
+    impossible=(
+        "tell glioma from meningioma on brain MRI",
+        "write a radiological report on each brain MRI",
+        "draw bounding boxes around the brain tumours on MRI",
     ),
     source="github.com/DorisBao/BMAD: Brain MRI, made from BraTS2021 (Bao et al. 2024)",
     licence="as BraTS2021; see github.com/DorisBao/BMAD",
+    counts={"valid": 83, "test": 3715},
 )

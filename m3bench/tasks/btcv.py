@@ -16,7 +16,7 @@ import numpy as np
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.anatomy import ORGANS, abdomen
 from m3dspy.m3bench.phantom import blurred, stream
-from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Index, Source
 
 LABELS = (
@@ -92,11 +92,29 @@ TASK = BenchTask(
     requests=(
         "segment the abdominal organs on CT",
         "Delineate all thirteen organs of the abdomen, including both adrenal glands, in CT scans.",
+        "Train a 3D model that segments every labelled organ of the abdominal CT. Do not mirror left and right, "
+        "respect the voxel spacing, use only the cases that have a mask, and report the Dice of each organ.",
+        "Colour in all the innards on these belly CAT scans, each with its own colour.",
+        "Segment all organs on the abdominal CT scans. A liver MRI dataset is on the same server, it has nothing "
+        "to do with this.",
+    ),
+    impossible=(
+        "segment the prostate on pelvic MRI",
+        "draw bounding boxes around the abdominal organs on CT",
+        "predict which of these patients will survive five years from abdominal CT",
     ),
     labels=LABELS,
     metric="mean Dice",
     source="synapse.org/Synapse:syn3193805 (on application): Beyond the Cranial Vault, MICCAI 2015, 30 + 20 scans",
     licence="Synapse terms of the challenge: no redistribution",
+    access="Register at synapse.org, join the challenge (syn3193805) and accept its terms; RawData.zip of the "
+    "abdomen holds Training "
+    "and Testing. Write labels.json from the list of organs there.",
+    layout=(
+        Part("Training/img/img####.nii.gz", 30),
+        Part("Training/label/label####.nii.gz", 30),
+        Part("Testing/img/img####.nii.gz", 20),
+    ),
     size=30,
     smallest=8,
     demo=12,

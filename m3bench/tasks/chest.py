@@ -102,7 +102,20 @@ TASK = SET.task(
     requests=(
         "few-shot anomaly detection on chest X-ray films, 4 normal and 4 abnormal",
         "Tell normal chest films from those with an opacity by four examples of each kind.",
+        "Train a few-shot anomaly detector for frontal chest X-rays with 4 normal and 4 abnormal examples. Only "
+        "a score for each image is needed, the file names must not be used, and the test folder stays closed "
+        "until the end.",
+        "Spot the odd ones among these lung Roentgen pictures by outlier detection, from four healthy and four "
+        "sick examples.",
+        "Few-shot anomaly detection on chest X-ray films, 4 normal and 4 abnormal. The CT scans of the chest in "
+        "the other folder are not meant.",
+    ),
+    impossible=(
+        "segment the ribs on chest X-ray",
+        "write a radiological report on each chest X-ray",
+        "draw bounding boxes around the opacities on chest X-ray",
     ),
     source="github.com/DorisBao/BMAD: Chest X-ray, from the RSNA Pneumonia Detection Challenge (Bao et al. 2024)",
     licence="as the RSNA Pneumonia Detection Challenge; see github.com/DorisBao/BMAD",
+    counts={"valid": 1490, "test": 17194},
 )

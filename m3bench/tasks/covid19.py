@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.m3bench.thorax import thorax
 from m3dspy.signatures.values import Index, Source
 
@@ -133,11 +133,28 @@ TASK = BenchTask(
     requests=(
         "segment both lungs and the COVID-19 infection on chest CT",
         "Mark left lung, right lung and infected tissue in these thoracic CT scans.",
+        "Train a 3D segmentation of left lung, right lung and infection on the chest CT volumes. Masks have to "
+        "come out in the grid of the image, left and right must never be swapped, and a third of the cases is in "
+        "8 bits instead of HU: cope with that.",
+        "Classify every voxel of the lung CAT scans as left lung, right lung or corona infection, so that we get "
+        "coloured overlays.",
+        "Delineate left and right lung and the infection on the chest CT. The abdominal CT with organ masks in "
+        "the neighbouring folder is not part of this.",
+    ),
+    impossible=(
+        "segment the liver and the spleen on abdominal CT",
+        "register the follow-up chest CT to the baseline scan",
+        "segment the lung nodules on chest CT",
     ),
     labels=LABELS,
     metric="mean Dice",
     source="zenodo.org/records/3757476: COVID-19 CT Lung and Infection Segmentation Dataset (Ma et al. 2020), 20 scans",
     licence="CC BY-NC-SA 4.0 (coronacases: CC0)",
+    access="Download COVID-19-CT-Seg_20cases.zip and the archives of its masks from the record, no account is "
+    "needed; put the "
+    "images into images/, Lung_and_Infection_Mask into segmentation_masks/, and list the names of its labels in "
+    "labels.json.",
+    layout=(Part("images/*.nii.gz", 20), Part("segmentation_masks/*.nii.gz", 20), Part("labels.json", 1)),
     size=50,
     smallest=10,
     demo=20,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.anatomy import Abdomen, abdomen
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
-from m3dspy.m3bench.task import BenchTask, Facts
+from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Index, Source
 
 LABELS = ("Cyst", "Normal", "Stone", "Tumor")
@@ -178,11 +178,30 @@ TASK = BenchTask(
     requests=(
         "tell kidney cysts, stones, tumours and normal kidneys apart on CT",
         "Diagnose kidney CT slices: normal, cyst, stone or tumor.",
+        "Train a 2D classifier with the four classes Cyst, Normal, Stone and Tumor on these renal CT images. "
+        "Near-identical slices must not be spread over training and test; judge it by macro AUROC; no pretrained "
+        "weights.",
+        "Label the kidney CAT scan photos: renal calculus, cystic, cancer or healthy.",
+        "Distinguish cyst, stone, tumor and normal in the kidney CT slices. Next door lies a set of chest X-rays "
+        "that belongs to another project; leave it alone.",
+    ),
+    impossible=(
+        "segment the kidney tumours on CT",
+        "tell stages of chronic kidney disease apart on renal ultrasound",
+        "tell pneumonia from healthy lungs on chest X-ray",
     ),
     labels=LABELS,
     metric="macro AUROC",
     source="kaggle.com/datasets/nazmul0087/ct-kidney-dataset-normal-cyst-tumor-and-stone: 12,446 slices (Islam 2022)",
     licence="CC BY-NC-SA 4.0",
+    access="Download the archive from the Kaggle page (with an account there), and unpack it.",
+    layout=(
+        Part("kidneyData.csv", 1),
+        *(
+            Part(f"{NAME}/{NAME}/{label}/*.jpg", count)
+            for label, count in zip(LABELS, (3709, 5077, 1377, 2283), strict=True)
+        ),
+    ),
     size=200,
     smallest=12,
     demo=100,

@@ -80,7 +80,18 @@ TASK = SET.task(
     requests=(
         "few-shot anomaly detection on histopathological images, 4 normal and 4 abnormal",
         "Tell lymph node patches with metastasis from those without by four examples of each kind.",
+        "Train a few-shot anomaly detector for histopathological patches with 4 normal and 4 abnormal examples. "
+        "The stain differs between slides, so make it robust to colour; only a score for each image is needed.",
+        "Novelty detection on microscope photos of lymph nodes: four clean and four cancer pictures to learn from.",
+        "Few-shot anomaly detection on the histopathology images, 4 normal and 4 abnormal. I also have whole "
+        "mammograms on the other disk, ignore them.",
+    ),
+    impossible=(
+        "segment every nucleus in the histopathology images",
+        "zero-shot anomaly detection on histopathological images, without a single example",
+        "count the mitoses in the microscopy images and give their bounding boxes",
     ),
     source="github.com/DorisBao/BMAD: Histopathology, from Camelyon16 (Bao et al. 2024)",
     licence="as Camelyon16; see github.com/DorisBao/BMAD",
+    counts={"valid": 236, "test": 1997},
 )

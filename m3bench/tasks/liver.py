@@ -59,7 +59,19 @@ TASK = SET.task(
     requests=(
         "few-shot anomaly detection on liver CT, 4 normal and 4 abnormal",
         "Find and mark tumours in CT slices of the liver from four examples of each kind.",
+        "Train a few-shot anomaly detector for liver CT slices with 4 normal and 4 abnormal examples. Shots come "
+        "from the valid folder, patients of the test folder stay unseen, and we need a heat map beside the score "
+        "of each image.",
+        "Outlier spotting on CAT scan pictures of the liver: four healthy and four sick ones to learn from.",
+        "Few-shot anomaly detection on the liver CT, 4 normal and 4 abnormal. On the other drive there is brain "
+        "MRI from the same benchmark; ignore that.",
+    ),
+    impossible=(
+        "tell cirrhosis from steatosis on liver CT",
+        "zero-shot anomaly detection on liver CT, without a single example",
+        "register the liver CT of two time points",
     ),
     source="github.com/DorisBao/BMAD: Liver CT, made from BTCV and LiTS (Bao et al. 2024)",
     licence="as BTCV and LiTS; see github.com/DorisBao/BMAD",
+    counts={"valid": 166, "test": 1493},
 )

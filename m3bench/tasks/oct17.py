@@ -68,7 +68,19 @@ TASK = SET.task(
     requests=(
         "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal, no masks",
         "Tell healthy OCT scans of the retina from diseased ones by four examples of each kind.",
+        "Train a few-shot anomaly detector for retinal OCT with 4 normal and 4 abnormal examples; there are no "
+        "masks, so an image-level score is enough. Do not use the disease in the file names, and keep all scans "
+        "of a patient together.",
+        "Outlier hunting in OCT pictures of the eye: four healthy and four ill ones are all you get.",
+        "Few-shot anomaly detection on the retinal OCT, 4 normal and 4 abnormal. Beside it lies a folder of "
+        "liver CT that is for a colleague, so ignore it.",
+    ),
+    impossible=(
+        "segment the retinal layers on OCT",
+        "write an ophthalmological report on each OCT scan",
+        "predict the age of the patient from retinal OCT",
     ),
     source="github.com/DorisBao/BMAD: OCT2017, from kaggle.com/datasets/paultimothymooney/kermany2018 (Bao 2024)",
     licence="as OCT2017; see github.com/DorisBao/BMAD",
+    counts={"valid": 32, "test": 968},
 )

@@ -39,7 +39,19 @@ TASK = SET.task(
     requests=(
         "few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal",
         "Find and mark fluid in OCT scans of the retina from four examples of each kind.",
+        "Train a few-shot anomaly detector for retinal OCT with 4 normal and 4 abnormal examples. Use the masks "
+        "to learn where the fluid is, keep the eyes of one patient together, and choose all settings without the "
+        "test folder.",
+        "Novelty detection on eye sonar-like layer scans (OCT): learn from four good and four bad ones.",
+        "Few-shot anomaly detection on retinal OCT, 4 normal and 4 abnormal. We have fundus photographs of the "
+        "same people elsewhere, leave those out.",
+    ),
+    impossible=(
+        "tell glaucoma from diabetic retinopathy on retinal OCT",
+        "zero-shot anomaly detection on retinal OCT, without a single example",
+        "predict the age of the patient from retinal OCT",
     ),
     source="github.com/DorisBao/BMAD: RESC, from github.com/CharlesKangZhou/P_Net_Anomaly_Detection (Bao et al. 2024)",
     licence="as RESC; see github.com/DorisBao/BMAD",
+    counts={"valid": 115, "test": 1805},
 )

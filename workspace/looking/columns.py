@@ -28,6 +28,7 @@ _NAMES_A_PERSON = PERSON | word_set(
     "accession uid birth dob ssn phone telephone email mail address surname forename physician"
 )
 _NAME = re.compile(r"^(full|first|last|given|family|middle|doctor|reader)?[ _-]*names?$", re.IGNORECASE)
+_NAMES_A_CASE = word_set("id exam study accession")
 _LABEL = word_set(
     "label labels class classes diagnosis diag dx target group category finding findings grade stage disease outcome "
     "sex gender split fold view projection modality"
@@ -185,7 +186,7 @@ def kind_of(name: str, counts: Counter[str]) -> Kind:
     if numeric and (any("." in cell or "," in cell for cell in cells) or total >= 1.5 * len(counts)):
         return "number"
     if numeric:
-        return "identifier" if len(counts) > 0.9 * total else "number"
+        return "identifier" if len(counts) > 0.9 * total or said & _NAMES_A_CASE else "number"
     if sum(len(cell.split()) for cell in cells) >= 5 * len(cells):
         return "text"
     if _like_ids(cells) or total < 3 * len(counts) or len(counts) > MOST_CATEGORIES:

@@ -44,7 +44,7 @@ def document(root: Path, path: str) -> Document | None:
 def _of_text(raw: str) -> str:
     if labels := colour_table(raw):
         return gist({"labels": labels})
-    return _counted(raw) if _REPORT.search(raw) else clean(masked(_without_names(raw)), TEXT)
+    return _counted(raw) if _REPORT.search(raw) else clean(masked(_without_names(raw)[: 8 * TEXT]), TEXT)
 
 
 def colour_table(text: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from m3dspy.programs.lms.experts import anomalies, reports, words
 from m3dspy.signatures.values import (
     ANOMALY_LABELS,
     Caps,
+    ClassFolders,
     DataCard,
     Fingerprint,
     Group,
@@ -40,7 +41,12 @@ class _Labels:
 
 def make_plan(request: str, fingerprint: Fingerprint, cards: list[DataCard], complaint: str) -> dict[str, Any]:
     """A plan, or a refusal."""
+    request = words.meant(request)
     try:
+        if beyond := words.beyond(request):
+            raise _Refusal(
+                f"The request asks for {beyond}; no model for that can be built here: {_holdings(fingerprint)}."
+            )
         return {"plan": _plan(request, fingerprint, _card(request, fingerprint, cards)), "refusal": ""}
     except _Refusal as reason:
         return {"plan": None, "refusal": str(reason)}
@@ -71,6 +77,7 @@ def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan
 def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     most = max(pair.matched for pair in fingerprint.pairs)
     pair = min((pair for pair in fingerprint.pairs if pair.matched == most), key=lambda pair: _place(pair, card))
+    _same_disease(request, " ".join(_mask_names(fingerprint, card, pair).values()), fingerprint, card)
     group = _group(fingerprint, pair.image)
     names = _mask_names(fingerprint, card, pair)
     asked = {value: name for value, name in names.items() if words.named(name, request)}
@@ -105,6 +112,8 @@ def _classification(request: str, fingerprint: Fingerprint, card: DataCard | Non
     listed = [label for label in best.counts if card and label in _OWN_NAME.findall(_sentence(card.text, "only"))]
     if not asked and words.task_of(request) is None:
         raise _Refusal(f"The request does not say what is to be told apart: {_holdings(fingerprint)}.")
+    if not asked or anomalies.sides(request, ClassFolders(parent="", classes=dict(best.counts))) is None:
+        _same_disease(request, " ".join(best.counts), fingerprint, card)
     labels = asked if len(asked) >= 2 else listed if len(listed) >= 2 else list(best.counts)
     if len(labels) < 2:
         raise _Refusal(f"There is one class only ({', '.join(labels)}), so there is nothing to tell apart.")
@@ -268,6 +277,17 @@ def _place(pair: Pair, card: DataCard | None) -> int:
     return max(card.text.index(name) if name in card.text else len(card.text) for name in names) if card else 0
 
 
+def _same_disease(request: str, labels: str, fingerprint: Fingerprint, card: DataCard | None) -> None:
+    """Refuse a request for diseases of which neither the labels nor what is told of the data knows one."""
+    told = card.text if card else " ".join(document.text for document in fingerprint.documents)
+    asked, there = words.diseases(request), words.diseases(f"{told} {labels}")
+    if told and asked and not asked.keys() & there.keys():
+        raise _Refusal(
+            f"The request is about {_list(set(asked.values()))}; the labels are {', '.join(labels.split())}, "
+            f"and nothing here tells of the former: {_holdings(fingerprint)}."
+        )
+
+
 def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
     """Voxel value -> name, from a label list in the folder, the card, or (last) the values themselves."""
     seen = sorted(int(value) for value in pair.values if int(value) != 0)
@@ -326,7 +346,7 @@ def _patient(fingerprint: Fingerprint, columns: bool) -> PatientKey | None:
 
 def _modality(request: str, group: Group, card: DataCard | None) -> Any:
     for text in (card.text if card else "", request):
-        if found := words.modalities(text):
+        if found := words.modalities(text) & set(get_args(Plan.model_fields["modality"].annotation)):
             return sorted(found)[0] if len(found) > 1 else next(iter(found))
     return "CT" if "HU" in group.units else "other"
 

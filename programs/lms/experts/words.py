@@ -35,6 +35,7 @@ _MODALITIES = {
     "OCT": r"\boct\b|optical coherence",
     "microscopy": r"histolog|histopath|microscop|h&e|\bwsi\b",
     "photograph": r"photograph|dermoscop|fundus|endoscop",
+    "PET": r"\bpet\b|positron",
 }
 _ORGANS = {
     "brain": "brain|cereb",
@@ -67,9 +68,9 @@ _SHOTS = (
 _SAME = (
     "ad|alzheimer",
     "mci|mild cognitive impairment",
-    "cn|nc|hc|nl|normal|healthy|control|cognitively normal",
-    "ncp|covid|novel coronavirus",
-    "cp|common pneumonia|bacterial pneumonia",
+    "cn|nc|hc|nl|normal|healthy|control|cognitively normal|no pneumonia|no disease|unaffected|unremarkable",
+    "ncp|covid|novel coronavirus|coronavirus",
+    "cp|common pneumonia|bacterial pneumonia|ordinary pneumonia|usual pneumonia|other pneumonia",
     "tumor|tumour|mass|neoplasm|cancer|carcinoma",
     "stone|calcul|nephrolith",
     "infection|infiltrat|opacit|lesion",
@@ -80,6 +81,108 @@ _SAME = (
 )
 _ALL = re.compile(r"\ball\b|\bevery\b|\beach\b")
 _ANY = re.compile(r"organs|structures|anatom|everything")
+
+
+_MEANT = (  # what is said -> what a colleague hears
+    (r"\bcat[- ]scan", "CT scan"),
+    (r"\bmagnet(?:ic)? (?=scan|picture|image)|\bmrt\b|\bnmr\b", "MRI "),
+    (r"\br(?:oe|ö|o)ntgen\w*", "X-ray"),
+    (r"\bcorona\b", "coronavirus"),
+    (r"\bcross(?:ed)? ligament", "cruciate ligament"),
+    (r"\b(?:belly|tummy)\b", "abdomen"),
+    (r"\b(?:innards|viscera)\b", "organs"),
+    (r"\bcolou?r(?:ing)? (?:in|all|each|the)\b|\bpaint\b|\btrace\b", "segment"),
+    (r"\b(?:classif|label|assign)\w*\s+(?:(?:every|each|all|single|the)\s+)*(?:voxel|pixel)s?\b", "segment"),
+    (
+        r"\b(?:segment\w*|partition\w*|divid\w*)\b(?=[^.;]{0,40}\binto\b[^.;]{0,30}\b(?:group|class|categor|kind|type))",
+        "classify",
+    ),
+)
+_ELSEWHERE = re.compile(
+    r"\balso have\b|\bother (?:disk|drive|folder|directory|server|computer|dataset|project|study|machine)\b|"
+    r"\banother (?:disk|drive|folder|directory|server|dataset|project|study|team|colleague)\b|\belsewhere\b|"
+    r"\b(?:parent|sister|sibling|neighbou?ring|adjacent) (?:folder|directory|dataset|project|study)\b|"
+    r"\bsame (?:disk|drive|server|computer)\b|\bnext (?:door|to (?:it|this|them))\b|\bbeside (?:it|this|them)\b|"
+    r"\b(?:folder above|one level up|stored separately|kept separately|for later)\b|"
+    r"\bunlike\b|\bconfus|\bmix (?:it|this) up\b|"
+    r"\bignor|\bnothing to do with\b|\bnot (?:part of this|meant|relevant|of interest|matter)\b|"
+    r"\b(?:earlier|previous|last \w+'s) (?:project|study|work)\b|\bfor a colleague\b"
+)
+_LEFT = re.compile(
+    r"\bignor\w* (?:it|them|that|those|these|both|all)\b|\bplease ignore\b|"
+    r"\bleave (?:it|them|that|those|these|both) (?:alone|out|aside)\b|"
+    r"\b(?:do not|don't|never) (?:touch|use|open|read) (?:it|them|that|those|these|both)\b"
+)
+_BEYOND = {
+    "object detection": r"bounding[- ]?box|(?<!bounding )\bboxes\b|\bcount (?:the|all|every)",
+    "registration": r"\bregister (?:the|all|each|both|every)|\bregistration\b|\balign the",
+    "image enhancement": r"\bdenois|\bsuper-?resolution|\bsynthesi[sz]|\breconstruct|\bgenerate images|\bdeblur",
+    "regression, such as of survival or age": r"\bsurviv|\bprognos|\blife expectancy|"
+    r"\btime to (?:death|event|progression|relapse)|"
+    r"\b(?:predict|estimat|determin|guess|regress)\w*\s+(?:the\s+)?(?:\w+\s+)?"
+    r"(?:age|weight|volume|ejection fraction)\b",
+}
+_DISEASES = re.compile(
+    r"\b(?:parkinson|lewy|frontotemporal|schizophreni|bipolar|autis|epilep|multiple sclerosis|glio(?:ma|blastoma)|"
+    r"meningioma|pituitary|adenoma|stroke|isch[ae]+mi|aneurysm|ha?emorrhag|embol|pneumothora|nodule|tubercul|fibros|"
+    r"emphysema|effusion|cardiomegal|asthma|bronchi|fractur|cirrho|steato|hepatitis|hydronephro|glaucoma|retinopath|"
+    r"cataract|macular degeneration|osteoarthrit|arthrosis|osteoporo|scolio|appendicit|diverticul|melanoma|lymphoma|"
+    r"leuk[ae]+mi|pancreatit|thrombo|chronic kidney disease)\w*"
+)
+
+
+def meant(request: str) -> str:
+    """The request in a colleague's words, without what it says of other data that happens to be near.
+
+    >>> meant("Sort the CAT scans by disease. There is knee MRI on the other disk, ignore it.")
+    'Sort the CT scans by disease.'
+    """
+    text = request
+    for said, heard in _MEANT:
+        text = re.sub(said, heard, text, flags=re.I)
+    here = _about_this(text)
+    return here if task_of(here) is not None or task_of(text) is None else text
+
+
+def _about_this(text: str) -> str:
+    """The text without the clauses about other data, and without what a later "ignore it" refers to."""
+    text = re.sub(r"\(([^()]*)\)", lambda inner: "" if _is_elsewhere(inner[1]) else inner[0], text)
+    kept: list[str] = []
+    for sentence in re.split(r"(?<=[.;:!?])\s+", text):
+        clauses: list[str] = []
+        for clause in re.split(r"(?<=,)\s+", sentence):
+            if _LEFT.search(clause.lower()):
+                before = clauses or kept
+                if before and task_of(before[-1]) is None:
+                    before.pop()
+            elif not _is_elsewhere(clause):
+                clauses.append(clause)
+        kept += [" ".join(clauses)] if clauses else []
+    return " ".join(kept)
+
+
+def _is_elsewhere(clause: str) -> bool:
+    said = clause.lower()
+    return bool(_ELSEWHERE.search(said) or (re.match(r"\s*(?:no|not)\b", said) and modalities(said)))
+
+
+def beyond(request: str) -> str | None:
+    """What a request asks for that no model here does, however else it is worded; None if it asks for nothing such.
+
+    >>> beyond("predict the survival in months"), beyond("classify, no bounding boxes please")
+    ('regression, such as of survival or age', None)
+    """
+    refused = r"(?<!\bno )(?<!\bnot )(?<!\bwithout )"
+    return next((name for name, said in _BEYOND.items() if re.search(f"{refused}(?:{said})", request.lower())), None)
+
+
+def diseases(text: str) -> dict[str, str]:
+    """The diseases a text names, of those that are not always in its images: how a word begins -> the word.
+
+    >>> diseases("tell Parkinson's disease from stroke")
+    {'parki': 'parkinson', 'strok': 'stroke'}
+    """
+    return {found[0][:5]: found[0] for found in _DISEASES.finditer(text.lower())}
 
 
 def task_of(request: str) -> str | None:
