@@ -251,7 +251,9 @@ def _nodule(random, x, y, side, lung, ribs):
 
 def _pneumothorax(random, x, y, side, lung, ribs):
     """Air beside the lung: a dark rim without vessels from the apex down the wall, and the pleura's thin line."""
-    collapsed = ellipsoid((x, y), (side * random.uniform(50, 58), 10), (random.uniform(36, 48), random.uniform(84, 100)))
+    collapsed = ellipsoid(
+        (x, y), (side * random.uniform(50, 58), 10), (random.uniform(36, 48), random.uniform(84, 100))
+    )
     edge = 40 * (collapsed - 1) * (side * x > 40)
     air = lung * np.clip(edge / 2 + 0.5, 0, 1) * np.clip((70 - y) / 10, 0, 1)
     line = 0.35 * np.exp(-((edge / 2.2) ** 2)) * lung * (y < 70) * (side * x > 40)
@@ -328,9 +330,7 @@ def gold(root: Path, seed: int) -> Index:
     test = {record["file_name"] for record in records_of(listed)} if listed.is_file() else set()
     items = ix.from_pairs(root, images="images/*.png", masks="masks/*.png")
     if any(Path(item["image"]).name in test for item in items):
-        items = [
-            item | {"split": "test" if Path(item["image"]).name in test else "training"} for item in items
-        ]
+        items = [item | {"split": "test" if Path(item["image"]).name in test else "training"} for item in items]
     splits = ix.cap(ix.split(items, seed=seed), training=CAPS.training, test=CAPS.test, seed=seed)
     values = tuple(BITS.values())
     return Index.model_validate(

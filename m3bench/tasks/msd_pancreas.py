@@ -88,7 +88,9 @@ def write_case(number: int, folder: Path, seed: int) -> tuple[str, dict[str, flo
         phantom.save_nifti(folder / part / name, volume, spacing, "RAS", origin, dtype)
         (folder / part / f"._{name}").write_bytes(RESOURCE_FORK)
     found = {label: dice(truth == value, drawn == value) for value, label in enumerate(LABELS, start=1)}
-    return f"{next(iter(parts))}/{name}", {label: round(value, 4) for label, value in found.items() if value is not None}
+    return f"{next(iter(parts))}/{name}", {
+        label: round(value, 4) for label, value in found.items() if value is not None
+    }
 
 
 def place(random: np.random.Generator, axes: Axes, pancreas: NDArray[np.bool_]) -> list[float]:
