@@ -353,14 +353,14 @@ TASK = BenchTask(
     task="segmentation",
     requests=(
         "segment the ten findings on chest X-ray",
-        "Mark every thoracic finding (atelectasis, calcification, consolidation, effusion, emphysema, fibrosis, fracture, "
-        "mass, nodule and pneumothorax) on frontal chest radiographs.",
-        "Train a 2D model that marks all ten kinds of finding on frontal chest X-ray films. Findings may overlap: a pixel "
-        "can belong to several. Many films show nothing and must stay empty. Use at most 80 training and 20 test films "
-        "and no GPU.",
+        "Mark every thoracic finding (atelectasis, calcification, consolidation, effusion, emphysema, fibrosis, "
+        "fracture, mass, nodule and pneumothorax) on frontal chest radiographs.",
+        "Train a 2D model that marks all ten kinds of finding on frontal chest X-ray films. Findings may overlap: a "
+        "pixel can belong to several. Many films show nothing and must stay empty. Use at most 80 training and 20 test "
+        "films and no GPU.",
         "colour in all ten diseases on the lung pictures, every pixel may have more than one (chest x-ray masks)",
-        "Segment all ten findings on these chest X-ray films. I also have a COVID CT set with infection masks on another "
-        "disk, leave it alone.",
+        "Segment all ten findings on these chest X-ray films. I also have a COVID CT set with infection masks on "
+        "another disk, leave it alone.",
     ),
     impossible=(
         "Write the radiology report for each chest X-ray.",
@@ -370,11 +370,11 @@ TASK = BenchTask(
     ),
     labels=LABELS,
     metric="mean Dice",
-    source="github.com/Deepwise-AILab/ChestX-Det10-Dataset (Liu et al. 2020, arXiv:2006.10550): 3001 + 542 films of NIH "
-    "ChestX-ray14 with 8339 boxes in training",
+    source="github.com/Deepwise-AILab/ChestX-Det10-Dataset (Liu et al. 2020, arXiv:2006.10550): 3001 + 542 films of "
+    "NIH ChestX-ray14 with 8339 boxes in training",
     licence="as published with the dataset; the films are NIH ChestX-ray14, free with attribution",
-    access="Free: the lists and links to the films are on github.com/Deepwise-AILab/ChestX-Det10-Dataset. Masks are drawn "
-    "from the boxes once train.json, test.json, train_data and test_data lie in one folder.",
+    access="Free: the lists and links to the films are on github.com/Deepwise-AILab/ChestX-Det10-Dataset. Masks are "
+    "drawn from the boxes once train.json, test.json, train_data and test_data lie in one folder.",
     layout=(
         Part("train.json", 1),
         Part("test.json", 1),

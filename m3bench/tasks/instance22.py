@@ -188,15 +188,15 @@ TASK = BenchTask(
     task="segmentation",
     requests=(
         "segment intracranial hemorrhage on head CT",
-        "Delineate acute intracranial haemorrhage on non-contrast CT of the brain, whichever compartment it lies in, so "
-        "that its volume can be followed.",
-        "I have about a hundred non-contrast head CT scans with masks of the bleeding. Train a 3D segmentation model of "
-        "intracranial hemorrhage. It must run on a laptop without GPU, cope with slices that are much thicker than "
+        "Delineate acute intracranial haemorrhage on non-contrast CT of the brain, whichever compartment it lies in, "
+        "so that its volume can be followed.",
+        "I have about a hundred non-contrast head CT scans with masks of the bleeding. Train a 3D segmentation model "
+        "of intracranial hemorrhage. It must run on a laptop without GPU, cope with slices that are much thicker than "
         "pixels are wide, leave scans without blood unmarked, and keep test patients apart from training patients.",
         "please run an object recognition that colours in all the white blood pools in the skull X-ray slices from the "
         "CT scanner (brain bleeding masks, pixel-wise)",
-        "Mark intracranial haemorrhage on these head CT volumes. I also have ADNI brain MR on the other disk, ignore it, "
-        "it has no bleeding.",
+        "Mark intracranial haemorrhage on these head CT volumes. I also have ADNI brain MR on the other disk, ignore "
+        "it, it has no bleeding.",
     ),
     impossible=(
         "Predict survival after intracranial haemorrhage from these head CT scans.",
@@ -209,8 +209,8 @@ TASK = BenchTask(
     source="instance.grand-challenge.org: Intracranial Hemorrhage Segmentation Challenge 2022 (Li et al. 2023), 100 "
     "scans with masks, 30 and 70 without",
     licence="terms of the challenge: research only, no redistribution",
-    access="Join the challenge on instance.grand-challenge.org and send the signed agreement; its organisers answer with "
-    "links. The masks of validation and test were never published.",
+    access="Join the challenge on instance.grand-challenge.org and send the signed agreement; its organisers answer "
+    "with links. The masks of validation and test were never published.",
     layout=(Part("train_2/data/*.nii.gz", 100), Part("train_2/label/*.nii.gz", 100)),
     size=50,
     smallest=10,

@@ -139,12 +139,12 @@ TASK = BenchTask(
     requests=(
         "segment the pancreas and pancreatic cancer on abdominal CT",
         "Delineate pancreatic parenchyma and tumour on portal venous phase CT for planning of resection.",
-        "Train a 3D model that marks two structures on contrast-enhanced CT of the abdomen: the pancreas, and the cancer in "
-        "it. Report each apart, since the tumour is small. Use only the cases that come with masks, ignore hidden files, "
-        "never let a test patient into training, and keep the network small enough for a CPU.",
+        "Train a 3D model that marks two structures on contrast-enhanced CT of the abdomen: the pancreas, and the "
+        "cancer in it. Report each apart, since the tumour is small. Use only the cases that come with masks, ignore "
+        "hidden files, never let a test patient into training, and keep the network small enough for a CPU.",
         "classify every pixel as pancreas gland or pancreas carcinoma mass and draw the outline (CAT scan, CT)",
-        "Mark pancreas and its tumour on these CT scans. I also have knee MRI on the other disk, ignore it, this is about "
-        "the CT masks only.",
+        "Mark pancreas and its tumour on these CT scans. I also have knee MRI on the other disk, ignore it, this is "
+        "about the CT masks only.",
     ),
     impossible=(
         "Tell me how many months a patient with pancreatic cancer will survive, from these CT scans.",
@@ -154,8 +154,8 @@ TASK = BenchTask(
     ),
     labels=LABELS,
     metric="mean Dice",
-    source="medicaldecathlon.com: Task07_Pancreas, Memorial Sloan Kettering (Simpson et al. 2019; Antonelli et al. 2022), "
-    "281 scans with masks, 139 without",
+    source="medicaldecathlon.com: Task07_Pancreas, Memorial Sloan Kettering (Simpson et al. 2019; Antonelli et al. "
+    "2022), 281 scans with masks, 139 without",
     licence="CC BY-SA 4.0",
     access="Free: Task07_Pancreas.tar (11 GB) is linked on medicaldecathlon.com. The masks of imagesTs were never published.",
     layout=(
