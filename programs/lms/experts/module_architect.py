@@ -11,7 +11,7 @@ from typing import Any, Literal
 from m3dspy.programs.lms.experts import anomalies
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
-_WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
+_WINDOWS = {"lung": (-1000.0, 300.0), "blood": (-20.0, 120.0), "soft tissue": (-160.0, 260.0)}  # HU
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
 _CROPS = 4  # an image, in the segmentation template
@@ -117,6 +117,8 @@ def _intensity(
 ) -> tuple[Literal["window", "percentile", "zscore"], tuple[float, float] | None]:
     """A window only where every file is in HU; z-score for MR; else percentiles of each image."""
     if plan.modality == "CT" and set(group.units) == {"HU"}:
-        lung = re.search("lung|pulmon|pneumon|covid", f"{plan.goal} {' '.join(plan.labels)}".lower())
-        return "window", _WINDOWS["lung" if lung else "soft tissue"]
+        named = f"{plan.goal} {' '.join(plan.labels)}".lower()
+        kinds = {"lung": "lung|pulmon|pneumon|covid", "blood": "intracran|cereb|ha?emorrhag"}
+        kind = next((kind for kind, words in kinds.items() if re.search(words, named)), "soft tissue")
+        return "window", _WINDOWS[kind]
     return ("zscore" if plan.modality == "MR" else "percentile"), None
