@@ -84,7 +84,7 @@ def _table(index: Index, root: Path, predictions: Path) -> tuple[NDArray, tuple[
 
 
 def shown(mask: NDArray, value: int, index: Index) -> NDArray[np.bool_]:
-    """Where a mask shows the label of that value: there alone or, where labels overlap and values are bits, with others."""
+    """Where a mask shows the label of that value: alone or, where labels overlap, among others."""
     return mask & mask.dtype.type(value) != 0 if index.multilabel else mask == value
 
 
@@ -110,7 +110,7 @@ def mean_masks(index: Index, root: Path) -> NDArray[np.integer]:
     """The one mask that fits the training cases best, on a grid along the patient's axes; 0 is the background.
 
     A voxel may belong to a label if enough training cases agree; how many are enough is chosen for each label such that
-    the mask's expected Dice is highest. Of several labels, the one that most cases agree on wins, unless they may overlap.
+    the mask's expected Dice is highest. Of several labels, the one that most cases agree on wins; overlapping ones all.
     """
     items = index.training[:: -(-len(index.training) // ATLAS_MASKS)]
     if not items:

@@ -79,8 +79,8 @@ def write_index(
     """Write `index.json` into `out`: the last call of a prepare.py.
 
     `task`: "classification", "segmentation" or "anomaly_detection". `labels`: in a fixed order, background left out.
-    `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels; in
-    segmentation labels overlap, values are powers of two, and a voxel of the masks holds the sum of those that cover it.
+    `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels;
+    in segmentation labels overlap, values are powers of two, and a voxel of the masks holds the sum of those on it.
     `about`: anomaly_detection only, what the images show ("liver CT"); its labels are normal, abnormal.
 
     Example: ix.write_index(out, task="segmentation", labels=["liver", "spleen"], values=[1, 2], splits=splits)

@@ -1,15 +1,15 @@
 """ChestX-Det10: ten findings on frontal chest X-ray films, each marked by a box; more than half of the boxes overlap.
 
-Since findings overlap, a mask with one number a pixel would lose them. Masks are therefore 16-bit pictures in which bit k
-is set where a box of finding k lies: Atelectasis 1, Calcification 2, Consolidation 4, ... The release holds boxes only;
-`arrange` draws the masks from them.
+Since findings overlap, a mask with one number a pixel would lose them. Masks are therefore 16-bit pictures in which bit
+k is set where a box of finding k lies: Atelectasis 1, Calcification 2, Consolidation 4, ... The release holds boxes
+only; `arrange` draws the masks from them.
 
-The phantom is a film on which each finding has its look: a plate, a speck, a cloud, a level, lungs too dark and large, a
-net, a broken rib, a ball, a small ball, a dark rim without vessels. Boxes are drawn a few pixels beside the finding, so
-that no model can reach Dice 1.
+The phantom is a film on which each finding has its look: a plate, a speck, a cloud, a level, lungs too dark and large,
+a net, a broken rib, a ball, a small ball, a dark rim without vessels. Boxes are drawn a few pixels beside the finding,
+so that no model can reach Dice 1.
 
-Quirks of the real thing: one film in five shows nothing; the records of `train.json` and `test.json` hold two lists each,
-`syms` and `boxes`; nothing names the patient.
+Quirks of the real thing: one film in five shows nothing; the records of `train.json` and `test.json` hold two lists
+each, `syms` and `boxes`; nothing names the patient.
 """
 
 import json

@@ -70,7 +70,7 @@ def head(
 
     Args: places: where it bleeds.  spacing: mm.
     """
-    x, y, z = phantom.millimetres(SHAPE, spacing, scan.normal(0, 2, 3) + (0, 0, 12))
+    x, y, z = phantom.millimetres(SHAPE, spacing, scan.normal((0, 0, 12), 2))
     y = y + np.tan(scan.uniform(0, 0.35)) * z  # the gantry's tilt shears the stack of slices
     axes = phantom.turned((x, y, z), scan.normal(0, (0.02, 0.03, 0.06)))
     radii = RADII * (1 + 0.04 * anatomy.standard_normal()) * np.exp(anatomy.normal(0, 0.02, 3))

@@ -1,8 +1,8 @@
 """MSD_Pancreas: the pancreas and the mass in it, on portal venous CT (task 7 of the Medical Segmentation Decathlon).
 
-The phantom is the upper abdomen around the pancreas. Most masses are duller than the gland and dam up its duct, some are
-cysts, a few enhance; their edge is blurred and the annotator's line is not quite where they end, so that no model can
-reach Dice 1.
+The phantom is the upper abdomen around the pancreas. Most masses are duller than the gland and dam up its duct, some
+are cysts, a few enhance; their edge is blurred and the annotator's line is not quite where they end, so that no model
+can reach Dice 1.
 
 Quirks of the real thing: `._*` files beside every image, which a Mac left in the archive and which are no images;
 `dataset.json` writes paths as `./imagesTr/...`; `imagesTs` has no masks; numbers of training and test cases are mixed.
@@ -157,7 +157,7 @@ TASK = BenchTask(
     source="medicaldecathlon.com: Task07_Pancreas, Memorial Sloan Kettering (Simpson et al. 2019; Antonelli et al. "
     "2022), 281 scans with masks, 139 without",
     licence="CC BY-SA 4.0",
-    access="Free: Task07_Pancreas.tar (11 GB) is linked on medicaldecathlon.com. The masks of imagesTs were never published.",
+    access="Free: Task07_Pancreas.tar is linked on medicaldecathlon.com. The masks of imagesTs were never published.",
     layout=(
         Part(f"{TOP}/dataset.json", 1),
         Part(f"{TOP}/imagesTr/pancreas_*.nii.gz", 281),

@@ -249,8 +249,10 @@ def sheet(
     values: Sequence[int] = (),
     overlapping: bool = False,
 ) -> None:
-    """Example cases, three in a row. `labels`, `values`: the structures and their voxel values in the masks, if any; bits
-    where they are `overlapping`."""
+    """Example cases, three in a row.
+
+    `labels`, `values`: the structures and their voxel values in the masks, if any; bits where they are `overlapping`.
+    """
     from matplotlib.lines import Line2D
 
     rows = ceil(len(tiles) / 3)
