@@ -15,6 +15,7 @@ _WINDOWS = {"lung": (-1000.0, 300.0), "blood": (-20.0, 120.0), "soft tissue": (-
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
 _CROPS = 4  # an image, in the segmentation template
+_MANY = 4  # labels; with more, a step must see many patches to meet each of them
 _SPACES = {
     "classification": {
         "lr": Knob(low=5e-4, high=5e-3, log=True),
@@ -40,7 +41,8 @@ def design_training(
         how = {"hurry": _hurry(request), "alone": "memory" in complaint.lower()}
         return {"design": anomalies.design(request, plan, group, catalogue, network, **how)}
     classify, cases = plan.task == "classification", max(1, index.cases.get("training", 1))
-    batch = (16 if cases >= 64 else 8) if classify else 2
+    many = len(plan.labels) > _MANY
+    batch = (16 if cases >= 64 else 8) if classify else 8 if plan.dims == 2 and many else 2
     if "memory" in complaint.lower():
         batch = 1
     coarser = _HURRY if _hurry(request) else 1.0
@@ -48,7 +50,7 @@ def design_training(
     spacing = None
     if not classify and plan.dims == 3 and group.spacing is not None:
         spacing, shape = _resampled([mm * coarser for mm in group.spacing.median], shape)
-    size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=len(plan.labels) > 4)
+    size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=many)
     intensity, window = _intensity(plan, group)
     steps = (700 if classify else 500) / coarser**2
     images = cases if classify else _CROPS * cases
