@@ -66,6 +66,7 @@ _SAME = (
     "cp|common pneumonia|bacterial pneumonia",
     "tumor|tumour|mass|neoplasm|cancer|carcinoma",
     "stone|calcul|nephrolith",
+    "hemorrhage|haemorrhage|bleed|bleeding|hematoma|haematoma",
     "infection|infiltrat|opacit|lesion",
     "esophagus|oesophagus",
     "inferior vena cava|vena cava|ivc|postcava",
@@ -73,6 +74,7 @@ _SAME = (
     "malignant|cancer",
 )
 _ALL = re.compile(r"\ball\b|\bevery\b|\beach\b")
+_PIXELS = re.compile(r"\b(?:every|each) (?:pixel|voxel)|\b(?:pixel|voxel)-wise")
 _ANY = re.compile(r"organs|structures|anatom|everything")
 
 
@@ -87,6 +89,8 @@ def task_of(request: str) -> str | None:
             name == "anomaly_detection" or found["segmentation"] is found["classification"]
         ):
             return name
+    if _PIXELS.search(request.lower()):  # whoever says it with "classify" or "recognise"
+        return "segmentation"
     named = {name: place for name, place in found.items() if place is not None and name != "report generation"}
     return min(named, key=lambda name: named[name]) if named else None
 
