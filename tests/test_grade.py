@@ -301,7 +301,7 @@ def test_a_grade_can_be_written_as_json(tmp_path):
 
 
 def overlapping(tmp_path):
-    """Three films of 8 x 8 pixels: label 1 in the left half, label 4 in the upper half, so that a quarter shows both."""
+    """Three films of 8 x 8 pixels: label 1 in the left half, label 4 in the upper half: a quarter shows both."""
     from PIL import Image
 
     mask = np.zeros((8, 8), np.uint16)
