@@ -95,11 +95,17 @@ def read_reports(folder: Path, index: Index) -> dict[str, tuple[str, str]]:
 
 
 def read_answer_mask(
-    folder: Path, item: Item, values: Sequence[int], shape: tuple[int, ...], affine: NDArray | None
+    folder: Path,
+    item: Item,
+    values: Sequence[int],
+    shape: tuple[int, ...],
+    affine: NDArray | None,
+    multilabel: bool = False,
 ) -> NDArray | None:
     """The mask that was predicted for a case; None unless it has the case's grid and no other values than asked for.
 
-    Args: values: of the labels, 0 is the background.  shape, affine: of the case's own mask.
+    Args: values: of the labels, 0 is the background.  shape, affine: of the case's own mask.  multilabel: values are
+        bits, and any sum of them may be answered.
     """
     largest = math.prod(shape) * 8 + (1 << 20)
     found = [plain_file(folder, f"{item.id}{suffix}", largest) for suffix in MASK_SUFFIXES]
@@ -113,7 +119,12 @@ def read_answer_mask(
         mask, own_affine = sources.read(path)
     except ValueError:
         return None
-    if mask.shape != shape or not np.isin(mask, (0, *values)).all():
+    if mask.shape != shape:
+        return None
+    if multilabel:
+        if mask.dtype.kind not in "ui" or (mask & ~np.array(sum(values), mask.dtype)).any():
+            return None
+    elif not np.isin(mask, (0, *values)).all():
         return None
     if affine is not None and (own_affine is None or not np.allclose(own_affine, affine, atol=0.02)):
         return None

@@ -31,7 +31,7 @@ def floor(index: Index, root: Path) -> Metric:
     for item in index.test:
         truth, affine = read_truth(item, root)
         guess = along_image(fitted(means, _patient_shape(truth.shape, affine)), affine)
-        rows.append(_overlaps(truth, guess, index.values))
+        rows.append(_overlaps(truth, guess, index))
     return mean_of(known_mean(np.array(rows)))
 
 
@@ -47,9 +47,9 @@ def details(index: Index, root: Path, predictions: Path, trivial: Metric, weight
     surfaces, voxels = np.full(overlaps.shape, np.nan), np.zeros(len(index.values))
     for row, item in enumerate(index.test):
         truth, affine = read_truth(item, root)
-        answer = read_answer_mask(predictions, item, index.values, truth.shape, affine)
-        voxels += [(truth == value).sum() for value in index.values]
-        surfaces[row] = _surfaces(truth, np.zeros_like(truth) if answer is None else answer, affine, index.values)
+        answer = read_answer_mask(predictions, item, index.values, truth.shape, affine, index.multilabel)
+        voxels += [shown(truth, value, index).sum() for value in index.values]
+        surfaces[row] = _surfaces(truth, np.zeros_like(truth) if answer is None else answer, affine, index)
     lead, smallest = mean_of(known_mean(overlaps)), int(voxels.argmin())
     others = {
         "mean NSD": mean_of(known_mean(surfaces)),
@@ -95,24 +95,32 @@ def _table(index: Index, root: Path, predictions: Path) -> tuple[NDArray, tuple[
     rows, missing = [], []
     for item in index.test:
         truth, affine = read_truth(item, root)
-        answer = read_answer_mask(predictions, item, index.values, truth.shape, affine)
+        answer = read_answer_mask(predictions, item, index.values, truth.shape, affine, index.multilabel)
         if answer is None:
             missing.append(item.id)
-        rows.append([0.0] * len(index.values) if answer is None else _overlaps(truth, answer, index.values))
+        rows.append([0.0] * len(index.values) if answer is None else _overlaps(truth, answer, index))
     return np.array(rows), tuple(missing)
 
 
-def _overlaps(truth: NDArray, answer: NDArray, values: Sequence[int]) -> list[float]:
+def shown(mask: NDArray, value: int, index: Index) -> NDArray[np.bool_]:
+    """Where a mask shows the label of that value: alone or, where labels overlap, among others."""
+    return mask & mask.dtype.type(value) != 0 if index.multilabel else mask == value
+
+
+def _overlaps(truth: NDArray, answer: NDArray, index: Index) -> list[float]:
     """Dice of every structure; NaN for one that is in neither mask."""
-    found = [dice(truth == value, answer == value) for value in values]
+    found = [dice(shown(truth, value, index), shown(answer, value, index)) for value in index.values]
     return [np.nan if value is None else value for value in found]
 
 
-def _surfaces(truth: NDArray, answer: NDArray, affine: NDArray | None, values: Sequence[int]) -> list[float]:
+def _surfaces(truth: NDArray, answer: NDArray, affine: NDArray | None, index: Index) -> list[float]:
     """Surface Dice of every structure; NaN for one that is in neither mask."""
     spacing = np.ones(truth.ndim) if affine is None else np.linalg.norm(affine[:3, :3], axis=0)
     tolerance = spacing.max() if affine is None else max(SURFACE_TOLERANCE, spacing.max())
-    found = [surface_dice(truth == value, answer == value, spacing, tolerance) for value in values]
+    found = [
+        surface_dice(shown(truth, value, index), shown(answer, value, index), spacing, tolerance)
+        for value in index.values
+    ]
     return [np.nan if value is None else value for value in found]
 
 
@@ -121,7 +129,7 @@ def mean_masks(index: Index, root: Path) -> NDArray[np.integer]:
     """The one mask that fits the training cases best, on a grid along the patient's axes; 0 is the background.
 
     A voxel may belong to a label if enough training cases agree; how many are enough is chosen for each label such that
-    the mask's expected Dice is highest. Of several labels, the one that most cases agree on wins.
+    the mask's expected Dice is highest. Of several labels, the one that most cases agree on wins; overlapping ones all.
     """
     items = index.training[:: -(-len(index.training) // ATLAS_MASKS)]
     if not items:
@@ -133,10 +141,12 @@ def mean_masks(index: Index, root: Path) -> NDArray[np.integer]:
             grid = tuple(min(ATLAS_SIDE, side) for side in mask.shape)
             counts = np.zeros((len(index.values), *grid))
         mask = fitted(mask, grid)
-        counts += np.stack([mask == value for value in index.values])
+        counts += np.stack([shown(mask, value, index) for value in index.values])
     shares = counts / len(items)
     for share in shares:
         share[share < max(ATLAS_SHARES, key=lambda least: _expected_dice(share, least))] = 0
+    if index.multilabel:
+        return np.tensordot(np.array(index.values), shares > 0, 1)
     return np.where(shares.max(0) > 0, np.array(index.values)[shares.argmax(0)], 0)
 
 

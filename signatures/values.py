@@ -306,7 +306,9 @@ class Index(Value):
     task: Task
     labels: tuple[str, ...] = Field(description="of report_generation: ()")
     values: tuple[int, ...] = Field(default=(), description="segmentation: voxel value of each label in the masks")
-    multilabel: bool = False
+    multilabel: bool = Field(
+        default=False, description="several labels may hold; segmentation: values are bits, voxels hold sums of them"
+    )
     about: str = Field(default="", description="anomaly_detection: what the images show: 'liver CT'")
     training: tuple[Item, ...] = ()
     validation: tuple[Item, ...] = ()

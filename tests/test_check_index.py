@@ -313,3 +313,21 @@ def test_a_volume_has_no_place_among_images_with_anomalies(tmp_path):
     index["training"][0]["image"] = volume(tmp_path, "v.nii.gz")
     (line,) = complaints(tmp_path, index)
     assert line == "normal0 is 3D; anomalies are found in 2D images only: give its slices as images."
+
+
+def test_masks_of_overlapping_labels_are_read_bit_by_bit(tmp_path):
+    from PIL import Image
+
+    items = []
+    for i in range(3):
+        Image.fromarray(np.full((4, 4), 5, np.uint16)).save(tmp_path / f"{i}.png")
+        items.append({"id": f"c{i}", "patient": f"p{i}", "image": f"{i}.png", "label": f"{i}.png"})
+
+    def said(values):
+        lists = {"training": items[:1], "validation": items[1:2], "test": items[2:]}
+        index = {"task": "segmentation", "labels": ("a", "b"), "values": values, "multilabel": True, **lists}
+        return check_index(Index.model_validate(index), tmp_path)
+
+    assert said((1, 4)) == []
+    assert "No mask of training holds 'b' (voxel value 2); masks hold 1, 4" in said((1, 2))[0]
+    assert "powers of two" in said((1, 3))[0]

@@ -299,3 +299,41 @@ def test_a_grade_can_be_written_as_json(tmp_path):
     found = graded(index, tmp_path / "p", tmp_path)
     assert "spleen" not in found.per_label
     assert "NaN" not in json.dumps(found.model_dump())
+
+
+def overlapping(tmp_path):
+    """Three films of 8 x 8 pixels: label 1 in the left half, label 4 in the upper half: a quarter shows both."""
+    from PIL import Image
+
+    mask = np.zeros((8, 8), np.uint16)
+    mask[:, :4] |= 1
+    mask[:4] |= 4
+    items = []
+    for name in ("a", "b", "c"):
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+        items.append({"id": name, "patient": name, "image": f"{name}.png", "label": f"{name}.png"})
+    lists = {"training": items[:2], "test": items[2:]}
+    index = {"task": "segmentation", "labels": ("left", "upper"), "values": (1, 4), "multilabel": True, **lists}
+    return Index.model_validate(index), mask
+
+
+def test_findings_that_overlap_are_graded_each_by_its_own_bit(tmp_path):
+    from PIL import Image
+
+    index, mask = overlapping(tmp_path)
+    answers = {"same": mask, "left only": mask & 1, "no bit": mask * 2}
+    found = {}
+    for name, answer in answers.items():
+        (tmp_path / name).mkdir()
+        Image.fromarray(answer.astype(np.uint16)).save(tmp_path / name / "c.png")
+        found[name] = graded(index, tmp_path / name, tmp_path)
+    assert found["same"].score.value == 1
+    assert {label: score.value for label, score in found["left only"].per_label.items()} == {"left": 1, "upper": 0}
+    assert found["no bit"].missing == ("c",)
+
+
+def test_the_mean_mask_keeps_what_overlaps(tmp_path):
+    from m3dspy.m3bench.masks import mean_masks
+
+    index, mask = overlapping(tmp_path)
+    assert (mean_masks(index, tmp_path) == mask).all()

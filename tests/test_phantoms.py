@@ -175,3 +175,123 @@ def test_the_oracle_of_adni_is_near_its_ceiling_and_falls_with_wrong_labels(tmp_
 
     assert best(groups) == pytest.approx(0.77, abs=0.02)  # 0.772 by integration over the three Gaussians
     assert best(np.random.default_rng(0).permutation(groups)) == pytest.approx(0.5, abs=0.04)
+
+
+def test_instance22_has_thick_slices_some_empty_masks_and_images_without_one(made):
+    root = made["Instance22"]
+    masks = {path.name: sources.read(path)[0] for path in sorted((root / "train_2" / "label").iterdir())}
+    assert [name for name, mask in masks.items() if not mask.any()] == ["010.nii.gz"]
+    assert set(np.unique(np.concatenate([mask.ravel() for mask in masks.values()]))) == {0, 1}
+    spacing = sources.header(root / "train_2" / "data" / "001.nii.gz").spacing
+    assert max(spacing) > 4 * min(spacing)
+    without = [path.name for path in (root / "val_2" / "data").iterdir()]
+    assert without
+    assert not set(without) & set(masks)
+    listed = find("Instance22").gold(root, 0)
+    assert len(listed.training + listed.validation + listed.test) == len(masks)
+
+
+def test_a_head_without_blood_that_is_left_unmarked_costs_nothing_and_one_that_is_marked_scores_0(made, tmp_path):
+    from m3dspy.m3bench import masks
+
+    root = made["Instance22"]
+    found = find("Instance22").gold(root, 0)
+    every = found.training + found.validation + found.test
+    empty = next(item for item in every if item.image.endswith("010.nii.gz"))
+    other = next(item for item in every if item is not empty)
+    index = found.model_copy(update={"test": (empty, other)})
+    for item in index.test:
+        (tmp_path / f"{item.id}.nii.gz").write_bytes((root / item.label).read_bytes())
+    once = np.ones((1, 2))
+    assert masks.examine(index, root, tmp_path).metric(once) == 1
+    (tmp_path / f"{empty.id}.nii.gz").unlink()
+    volume = nibabel.load(root / empty.label)
+    nibabel.save(nibabel.Nifti1Image(np.ones(volume.shape, np.uint8), volume.affine), tmp_path / f"{empty.id}.nii.gz")
+    assert masks.examine(index, root, tmp_path).metric(once) == 0.5
+
+
+def test_msd_pancreas_is_read_past_what_a_mac_left_and_lists_paths_as_the_decathlon_does(made):
+    from m3dspy.workspace.look import look
+
+    root = made["MSD_Pancreas"]
+    top = root / "Task07_Pancreas"
+    left = list(top.rglob("._*"))
+    assert len(left) == sum(1 for path in top.rglob("pancreas_*.nii.gz"))
+    listed = json.loads((top / "dataset.json").read_text())
+    assert listed["training"][0] == {
+        "image": "./imagesTr/pancreas_001.nii.gz",
+        "label": "./labelsTr/pancreas_001.nii.gz",
+    }
+    assert listed["labels"] == {"0": "background", "1": "pancreas", "2": "cancer"}
+    found = find("MSD_Pancreas").gold(root, 0)
+    cases = found.training + found.validation + found.test
+    assert len(cases) == listed["numTraining"] == 10
+    assert not [item for item in cases if "/._" in item.image or "/._" in item.label]
+    seen = look(root)
+    assert {group.folder.rpartition("/")[2]: group.count for group in seen.groups} == {
+        "imagesTr": 10,
+        "labelsTr": 10,
+        "imagesTs": 3,
+    }
+    (pair,) = seen.pairs
+    assert pair.matched == 10
+
+
+@pytest.mark.parametrize("name", ["Instance22", "MSD_Pancreas"])
+def test_a_copy_in_the_folders_images_and_masks_is_read_too(name, made, tmp_path):
+    found = find(name).gold(made[name], 0)
+    for item in found.training + found.validation + found.test:
+        for part, path in (("images", item.image), ("masks", item.label)):
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / path.rpartition("/")[2]).write_bytes((made[name] / path).read_bytes())
+    copied = find(name).gold(tmp_path, 0)
+    assert [item.id for item in copied.test] == [item.id for item in found.test]
+    assert copied.test[0].image.startswith("images/")
+
+
+def test_most_boxes_of_chestx_det10_overlap_and_a_fifth_of_its_films_show_nothing(made):
+    root = made["ChestX-Det10"]
+    lists = {name: json.loads((root / f"{name}.json").read_text()) for name in ("train", "test")}
+    records = lists["train"] + lists["test"]
+
+    def meet(one, other):
+        return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(one[3], other[3])
+
+    boxes = [list(zip(record["syms"], record["boxes"], strict=True)) for record in records]
+    overlapped = [
+        any(name != other and meet(box, around) for other, around in film) for film in boxes for name, box in film
+    ]
+    assert np.mean(overlapped) >= 0.5
+    assert np.mean([not film for film in boxes]) == pytest.approx(0.2)
+    found = find("ChestX-Det10").gold(root, 0)
+    official = {record["file_name"] for record in lists["test"]}
+    assert {item.image.removeprefix("images/") for item in found.test} <= official
+    assert not {item.image.removeprefix("images/") for item in found.training + found.validation} & official
+
+
+def test_a_release_of_boxes_is_arranged_into_masks_that_keep_every_finding(tmp_path):
+    """As released: two lists, two folders of pictures; two boxes that overlap, and a film without any."""
+    from PIL import Image
+
+    from m3dspy.errors import DataError
+
+    root, arrange = tmp_path / "release", find("ChestX-Det10").arrange
+    for part in ("train", "test"):
+        (root / f"{part}_data").mkdir(parents=True)
+        number = {"train": 36199, "test": 37000}[part]
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(root / f"{part}_data" / f"{number}.png")
+        record = {"file_name": f"{number}.png", "syms": [], "boxes": []}
+        if part == "train":
+            record |= {"syms": ["Effusion", "Pneumothorax"], "boxes": [[2, 4, 12, 20], [8, 0, 30, 10]]}
+        (root / f"{part}.json").write_text(json.dumps([record]))
+    arrange(root, tmp_path / "out")
+    mask, _ = sources.read(tmp_path / "out" / "masks" / "36199.png")
+    assert (mask[5, 5], mask[5, 10], mask[5, 20], mask[25, 5]) == (8, 8 + 512, 512, 0)
+    assert ((mask & 8) > 0).sum() == 10 * 16
+    assert ((mask & 512) > 0).sum() == 22 * 10
+    assert not sources.read(tmp_path / "out" / "masks" / "37000.png")[0].any()
+    assert (tmp_path / "out" / "images" / "37000.png").is_file()
+
+    (root / "test_data" / "37000.png").unlink()
+    with pytest.raises(DataError, match=r"37000\.png is not there; see test\.json"):
+        arrange(root, tmp_path / "again")

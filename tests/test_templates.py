@@ -283,8 +283,10 @@ def test_auroc_counts_ties_half():
 
 def test_dice_is_twice_the_overlap_over_the_sum():
     truth, answer = np.array([1, 1, 1, 2, 0]), np.array([1, 1, 0, 0, 0])
-    assert script("segment").dice(answer, truth, 3)[:2] == [2 * 2 / (2 + 3), 0.0]
-    assert np.isnan(script("segment").dice(answer, truth, 3)[2])  # the truth has no label 3
+    s = replace(script("segment").SETTINGS, labels=("a", "b", "c"), values=(1, 2, 3))
+    found = script("segment").dice(answer, truth, s)
+    assert found[:2] == [2 * 2 / (2 + 3), 0.0]
+    assert np.isnan(found[2])  # the truth has no label 3
 
 
 def test_focal_loss_is_the_cross_entropy_times_the_squared_doubt():
@@ -472,6 +474,49 @@ def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():
     strides_of = importlib.import_module("networks.dynunet").strides_of
     assert strides_of((64, 64, 16), (1.0, 1.0, 5.0)) == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
     assert strides_of((32, 32), (1.0, 1.0)) == [[1, 1], [2, 2], [2, 2]]
+
+
+def test_labels_that_overlap_are_learned_and_answered_as_bits(tmp_path):
+    """A bright square, bit 4, and a dark one, bit 16, that lie over each other; the third case shows nothing."""
+    module, random = script("segment"), np.random.default_rng(0)
+    items = []
+    for i in range(5):
+        mask, picture = np.zeros((32, 32), np.uint16), np.full((32, 32), 100.0)
+        if i != 2:
+            mask[4:20, 4:20] |= 4
+            mask[12:28, 12:28] |= 16
+        picture += 90 * (mask & 4 > 0) - 60 * (mask & 16 > 0) + random.normal(0, 4, mask.shape)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / f"m{i}.png")
+        items.append({"id": f"c{i}", "patient": f"p{i}", "image": f"{i}.png", "label": f"m{i}.png"})
+    index = {"labels": ["bright", "dark"], "training": items[:3], "validation": items[3:4], "test": items[4:]}
+    settings = {"labels": ("bright", "dark"), "values": (4, 16), "multilabel": True, "dims": 2, "size": (32, 32)}
+    s = replace(module.SETTINGS, **settings, spacing=None, intensity="percentile", window=None, epochs=25, batch=3)
+    case = module.load_case(items[0], tmp_path, s)
+    assert set(np.unique(case.mask)) == {0, 1, 2, 3}
+    assert [len(places) for places in case.places] == [32 * 32 - 2 * 256 + 64, 256, 256]
+    module.train(index, tmp_path, tmp_path / "out", s, False, False)
+    answer, truth = (
+        np.asarray(Image.open(path)) for path in (tmp_path / "out/predictions/c4.png", tmp_path / "m4.png")
+    )
+    assert not (answer & ~np.uint16(20)).any()
+    assert (answer == 20).any()
+    for bit in (4, 16):
+        one, other = answer & bit > 0, truth & bit > 0
+        assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.8
+
+
+@pytest.mark.parametrize("loss", ["dice_ce", "dice_focal"])
+def test_the_loss_of_overlapping_labels_is_least_at_the_truth(loss):
+    import torch
+
+    module = script("segment")
+    s = replace(module.SETTINGS, labels=("a", "b"), values=(1, 2), multilabel=True, dims=2, loss=loss)
+    truth = torch.tensor([[0.0, 1.0], [2.0, 3.0]])[None, None]
+    bits = torch.tensor([[[0.0, 1.0], [0.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]]])
+    right = torch.cat([torch.zeros(1, 2, 2), 40 * bits - 20])[None]
+    assert module.loss_for(s)(right, truth) == pytest.approx(0, abs=1e-4)
+    assert module.loss_for(s)(-right, truth) > 1
 
 
 # ------------------------------------------------------------------------------------------------ reports

@@ -82,7 +82,8 @@ def write_index(
 
     `task`: "classification", "segmentation", "anomaly_detection" or "report_generation". `labels`: in a fixed order,
     background left out; [] for reports.
-    `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels.
+    `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels;
+    in segmentation labels overlap, values are powers of two, and a voxel of the masks holds the sum of those on it.
     `about`: anomaly_detection only, what the images show ("liver CT"); its labels are normal, abnormal.
 
     Example: ix.write_index(out, task="segmentation", labels=["liver", "spleen"], values=[1, 2], splits=splits)

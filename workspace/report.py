@@ -376,7 +376,7 @@ def _examples(run: Finished) -> list[str]:
         figures.sheet(tiles, run.figures / "examples.png")
         about = "The middle slice of each case, its true class → the model's answer and its probability."
     else:
-        figures.sheet(tiles, run.figures / "examples.png", index.labels, index.values)
+        figures.sheet(tiles, run.figures / "examples.png", index.labels, index.values, index.multilabel)
         about = "The slice of each case that shows the structures best; solid: the expert, dashed: the model."
     lines += [f"First the {len(worst)} worst cases, then {len(others)} others spread evenly over the test list.", about]
     if any(tile.left for tile in tiles):

@@ -125,6 +125,8 @@ def _labels(index: Index) -> Iterator[str]:
     if index.task == "segmentation":
         if len(index.values) != len(index.labels) or len(set(index.values)) < len(index.values) or 0 in index.values:
             yield f"values {list(index.values)} must give each of {len(index.labels)} labels its own value, never 0."
+        elif index.multilabel and any(value < 0 or value.bit_count() != 1 for value in index.values):
+            yield f"values {list(index.values)} must be powers of two where labels overlap (multilabel): 1, 2, 4, ..."
         for name, item in _every(index):
             if not item.label:
                 yield f"{item.id} in {name} has no mask: leave it out."
@@ -236,7 +238,7 @@ def _voxels(index: Index, root: Path, good: Sequence[tuple[Split, Item]]) -> Ite
 
     def held(entry: tuple[Split, Item]) -> set[float] | str:
         try:
-            return _values(sources.read(_full(root, entry[1].label or ""))[0])
+            return _values(sources.read(_full(root, entry[1].label or ""))[0], index.multilabel)
         except (ValueError, OSError) as error:
             return f"{entry[1].id}: its mask cannot be read: {error}. Leave it out."
 
@@ -266,11 +268,14 @@ def _voxels(index: Index, root: Path, good: Sequence[tuple[Split, Item]]) -> Ite
             yield f"No mask of training holds {label!r} (voxel value {value}); masks hold {shown}. Correct values."
 
 
-def _values(mask: np.ndarray) -> set[float]:
-    """The values of a mask; NaN, which no label has, as 0.5."""
+def _values(mask: np.ndarray, multilabel: bool) -> set[float]:
+    """The values of a mask, or its bits; NaN, which no label has, as 0.5."""
     if mask.dtype.kind == "f":
         mask = np.nan_to_num(mask, nan=0.5)
     if mask.dtype.itemsize > 2 and mask.min() >= 0 and mask.max() < 65536:
         whole = mask.astype(np.uint16)  # sorts ten times faster
         mask = whole if np.array_equal(whole, mask) else mask
-    return set(np.unique(mask).tolist())
+    found = set(np.unique(mask).tolist())
+    if multilabel and all(value >= 0 and value == int(value) for value in found):
+        return {float(1 << bit) for value in found for bit in range(int(value).bit_length()) if int(value) >> bit & 1}
+    return found

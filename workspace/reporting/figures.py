@@ -213,9 +213,9 @@ class Tile:
     heat: np.ndarray | None = None
 
 
-def outline(axes: "Axes", mask: np.ndarray, values: Sequence[int], style: str) -> None:
+def outline(axes: "Axes", mask: np.ndarray, values: Sequence[int], style: str, overlapping: bool = False) -> None:
     for number, value in enumerate(values):
-        inside = mask == value
+        inside = _shown(mask, value, overlapping)
         if inside.any() and not inside.all():
             axes.contour(
                 inside, levels=[0.5], colors=[ON_DARK[number % len(ON_DARK)]], linestyles=style, linewidths=1.3
@@ -228,17 +228,31 @@ def write_on(axes: "Axes", x: float, y: float, word: str, **place) -> None:
     axes.text(x, y, word, color="white", ha="center", va="center", fontsize=8, bbox=box, **place)
 
 
-def _numbers(axes: "Axes", truth: np.ndarray, values: Sequence[int]) -> None:
+def _shown(mask: np.ndarray, value: int, overlapping: bool) -> np.ndarray:
+    """Where a mask shows a structure: its value, or its bit where structures overlap."""
+    return (mask & mask.dtype.type(value)) != 0 if overlapping else mask == value
+
+
+def _numbers(axes: "Axes", truth: np.ndarray, values: Sequence[int], overlapping: bool) -> None:
     """The number of each structure of the legend, written inside it."""
     for number, value in enumerate(values):
-        rows, columns = np.nonzero(truth == value)
+        rows, columns = np.nonzero(_shown(truth, value, overlapping))
         if rows.size:
             middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
             write_on(axes, columns[middle], rows[middle], str(number + 1))
 
 
-def sheet(tiles: Sequence[Tile], path: Path, labels: Sequence[str] = (), values: Sequence[int] = ()) -> None:
-    """Example cases, three in a row. `labels`, `values`: the structures and their voxel values in the masks, if any."""
+def sheet(
+    tiles: Sequence[Tile],
+    path: Path,
+    labels: Sequence[str] = (),
+    values: Sequence[int] = (),
+    overlapping: bool = False,
+) -> None:
+    """Example cases, three in a row.
+
+    `labels`, `values`: the structures and their voxel values in the masks, if any; bits where they are `overlapping`.
+    """
     from matplotlib.lines import Line2D
 
     rows = ceil(len(tiles) / 3)
@@ -255,10 +269,10 @@ def sheet(tiles: Sequence[Tile], path: Path, labels: Sequence[str] = (), values:
             if tile.left:
                 write_on(axes, 0.03, 0.5, tile.left, transform=axes.transAxes)
             if tile.truth is not None:
-                outline(axes, tile.truth, values, "solid")
-                _numbers(axes, tile.truth, values) if len(values) > 1 else None
+                outline(axes, tile.truth, values, "solid", overlapping)
+                _numbers(axes, tile.truth, values, overlapping) if len(values) > 1 else None
             if tile.answer is not None:
-                outline(axes, tile.answer, values, "dashed")
+                outline(axes, tile.answer, values, "dashed", overlapping)
         if labels:
             lines = [Line2D([], [], color=INK, label="truth"), Line2D([], [], color=INK, linestyle="--", label="model")]
             for number, label in enumerate(labels):

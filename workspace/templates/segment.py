@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from monai.inferers.utils import sliding_window_inference
-from monai.losses.dice import DiceCELoss, DiceFocalLoss
+from monai.losses.dice import DiceCELoss, DiceFocalLoss, DiceLoss
 from monai.losses.ds_loss import DeepSupervisionLoss
+from monai.losses.focal_loss import FocalLoss
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
 
@@ -57,6 +58,7 @@ class Settings:
 
     labels: tuple[str, ...] = ("ball", "cube")
     values: tuple[int, ...] = (1, 2)  # of the labels, in the masks
+    multilabel: bool = False  # labels overlap: values are bits, and a voxel holds the sum of those that cover it
     network: str = "unet"
     dims: int = 3
     channels: int = 1
@@ -96,7 +98,7 @@ class Case:
     """A prepared image and mask, and where each label can be found in it."""
 
     image: np.ndarray  # (channels, *space) float16
-    mask: np.ndarray  # (*space) uint8, 0 for the background, 1 for the first label
+    mask: np.ndarray  # (*space) uint8, 0 for the background, 1 for the first label; multilabel: uint32, bit 0 for it
     places: list[np.ndarray]  # for each class that occurs: voxels (n, dims)
 
 
@@ -117,19 +119,34 @@ def load_case(item: dict, root: Path, s: Settings) -> Case:
     y, _ = upright(stored if stored.ndim == s.dims else stored[..., 0], mask_affine, s.dims)
     if not s.shuffled and not same_grid(y, mask_affine, shape, affine):
         raise Problem(f"{item['label']}: not on the grid of {item['image']}: shapes {tuple(y.shape[1:])} and {shape}")
-    mask = torch.zeros_like(y)
-    for number, value in enumerate(s.values, start=1):
-        mask[y == value] = number
+    mask = numbered(y, s)
     mask = resized(mask, x.shape[1:], mode="nearest-exact")
     size = [max(n, patch) for n, patch in zip(x.shape[1:], s.size, strict=True)]
-    x, classes = fitted(x, size).to(torch.float16).numpy(), fitted(mask, size)[0].to(torch.uint8).numpy()
+    x = fitted(x, size).to(torch.float16).numpy()
+    classes = fitted(mask, size)[0].numpy().astype(np.uint32 if s.multilabel else np.uint8)
     random, places = np.random.default_rng(0), []
-    for number in range(len(s.labels) + 1):
-        found = np.flatnonzero(classes == number)
+    for shown in (classes == 0, *(shows(classes, number, s) for number in range(1, len(s.labels) + 1))):
+        found = np.flatnonzero(shown)
         if len(found):
             some = random.choice(found, min(len(found), 5000), replace=False)
             places.append(np.stack(np.unravel_index(some, classes.shape), 1).astype(np.int16))
     return Case(x, classes, places)
+
+
+def numbered(y: torch.Tensor, s: Settings) -> torch.Tensor:
+    """A mask in the dataset's values to one in the template's own: labels 1, 2, 3, ..., or bits 1, 2, 4, ..."""
+    mask = torch.zeros_like(y)
+    for number, value in enumerate(s.values):
+        if s.multilabel:
+            mask += (y.long() & value != 0) * 2.0**number
+        else:
+            mask[y == value] = number + 1
+    return mask
+
+
+def shows(mask, number: int, s: Settings):
+    """Where a mask in the template's own values shows the label of that number, from 1 on; an array or a tensor."""
+    return mask & (1 << (number - 1)) != 0 if s.multilabel else mask == number
 
 
 def same_grid(y: torch.Tensor, mask_affine, shape: tuple[int, ...], affine) -> bool:
@@ -170,25 +187,50 @@ def patch_of(case: Case, s: Settings) -> tuple[np.ndarray, np.ndarray]:
 # ---------------------------------------------------------------------------------------------------- training
 def loss_for(s: Settings):
     """(logits or, from a network with deep supervision, a list of them; truth (B, 1, *size)) -> loss."""
+    if s.multilabel:
+        return DeepSupervisionLoss(Overlapping(s))
     kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[s.loss]
     return DeepSupervisionLoss(kind(include_background=False, to_onehot_y=True, softmax=True, batch=True))
 
 
+class Overlapping(torch.nn.Module):
+    """The loss of labels that may lie over each other: each its own yes or no, the background channel left out."""
+
+    def __init__(self, s: Settings):
+        super().__init__()
+        self.s = s
+        self.overlap = DiceLoss(sigmoid=True, batch=True)
+        focal = FocalLoss(use_softmax=False)
+        self.doubt = torch.nn.BCEWithLogitsLoss() if s.loss == "dice_ce" else focal
+
+    def forward(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        labels = range(1, len(self.s.labels) + 1)
+        bits = torch.cat([shows(truth.long(), number, self.s) for number in labels], 1).to(logits.dtype)
+        return self.overlap(logits[:, 1:], bits) + self.doubt(logits[:, 1:], bits)
+
+
 def marked(net, x: torch.Tensor, s: Settings, fabric: Fabric, overlap: float) -> torch.Tensor:
-    """Probabilities (1 + labels, *space) of one image (C, *space), patch by patch, centres counting most."""
+    """Probabilities (1 + labels, *space) of one image (C, *space), patch by patch, centres counting most.
+
+    Of labels that may overlap, each has its own, and the background's is 0.
+    """
     least = float(x.min())  # around images smaller than a patch
     with torch.inference_mode(), fabric.autocast():
         logits = sliding_window_inference(
             x[None].to(fabric.device), s.size, 4, lambda patch: net(patch).float(), overlap, "gaussian", cval=least
         )
-    return logits[0].softmax(0).cpu()
+    if not s.multilabel:
+        return logits[0].softmax(0).cpu()
+    chances = logits[0].sigmoid().cpu()
+    chances[0] = 0
+    return chances
 
 
-def dice(answer: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
-    """2 |A and B| / (|A| + |B|) of each class but 0; NaN where the truth does not show it."""
+def dice(answer: np.ndarray, truth: np.ndarray, s: Settings) -> list[float]:
+    """2 |A and B| / (|A| + |B|) of each label; NaN where the truth does not show it."""
     scores = []
-    for number in range(1, classes + 1):
-        a, b = answer == number, truth == number
+    for number in range(1, len(s.labels) + 1):
+        a, b = shows(answer, number, s), shows(truth, number, s)
         scores.append(2 * np.count_nonzero(a & b) / (a.sum() + b.sum()) if b.any() else math.nan)
     return scores
 
@@ -196,7 +238,16 @@ def dice(answer: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
 def score_of(case: Case, run: Training, s: Settings) -> list[float]:
     """Dice of each label in one validation case, on the training grid."""
     chances = marked(run.ema, torch.from_numpy(case.image.astype(np.float32)), s, run.fabric, overlap=0.25)
-    return dice(chances.argmax(0).numpy(), case.mask, len(s.labels))
+    return dice(chosen(chances, s), case.mask, s)
+
+
+def chosen(chances: torch.Tensor, s: Settings) -> np.ndarray:
+    """Probabilities (1 + labels, *space) to a mask in the template's own values: the likeliest class, or every bit that
+    is likelier than not."""
+    if not s.multilabel:
+        return chances.argmax(0).numpy()
+    weights = 2 ** torch.arange(len(s.labels)).view(-1, *[1] * s.dims)
+    return ((chances[1:] > 0.5) * weights).sum(0).numpy()
 
 
 def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
@@ -250,13 +301,17 @@ def mask_of(item: dict, root: Path, s: Settings, net, fabric: Fabric) -> tuple[n
     """The mask in the image's own grid, in the mask values of the dataset, and the image's affine."""
     x, shape, affine = load_image(item, root, s)
     chances = marked(net, x, s, fabric, 0.5)
-    best, answer = torch.full(shape, -1.0), torch.zeros(shape, dtype=torch.long)
+    most = sum(s.values) if s.multilabel else max(s.values)
+    values = np.asarray([0, *s.values], np.uint8 if most < 256 else np.uint16)
+    best, answer = torch.full(shape, -1.0), np.zeros(shape, values.dtype)
     for number, chance in enumerate(chances):  # one class at a time: a large volume has no room for all of them
         chance = resized(chance[None], shape)[0]
+        if s.multilabel:
+            answer[(chance > 0.5).numpy()] |= values[number]
+            continue
         better = chance > best
-        best[better], answer[better] = chance[better], number
-    values = np.asarray([0, *s.values], np.uint8 if max(s.values) < 256 else np.uint16)
-    return as_stored(values[answer.numpy()], affine), affine
+        best[better], answer[better.numpy()] = chance[better], values[number]
+    return as_stored(answer, affine), affine
 
 
 def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:

@@ -37,6 +37,7 @@ def write_prepare(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
             f"splits = ix.cap(splits, training={caps.training}, test={caps.test}, balanced={caps.balanced}, seed=0)"
         )
     values = f", values={[int(value) for value in plan.label_values]}" if plan.task == "segmentation" else ""
+    values += ", multilabel=True" if _overlapping(plan, fingerprint) else ""
     about = f", about={plan.about!r}" if plan.about else ""
     lines.append(f"ix.write_index(out, task={plan.task!r}, labels={list(plan.labels)}, splits=splits{values}{about})")
     return {"prepare": "\n".join(lines) + "\n"}
@@ -73,6 +74,15 @@ def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
         f"label_column={plan.source.column!r}, images={group.pattern!r}, labels=labels, "
         f"patient_column={column!r}, patient={_patient(plan)!r}{more})",
     ]
+
+
+def _overlapping(plan: Plan, fingerprint: Fingerprint) -> bool:
+    """Whether masks are bit fields: every label is a power of two, and some voxels hold a sum of several."""
+    bits = [int(value) for value in plan.label_values] if plan.task == "segmentation" else []
+    if len(bits) < 2 or any(bit.bit_count() != 1 for bit in bits):
+        return False
+    held = {value for group in fingerprint.groups if group.pattern == plan.source.path for value in group.values}
+    return any(value.bit_count() > 1 and value & sum(bits) for value in held)
 
 
 def _split_column(plan: Plan, fingerprint: Fingerprint) -> str | None:

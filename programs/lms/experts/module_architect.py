@@ -11,11 +11,12 @@ from typing import Any, Literal
 from m3dspy.programs.lms.experts import anomalies, reports
 from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
 
-_WINDOWS = {"lung": (-1000.0, 300.0), "soft tissue": (-160.0, 260.0)}  # HU
+_WINDOWS = {"lung": (-1000.0, 300.0), "blood": (-20.0, 120.0), "soft tissue": (-160.0, 260.0)}  # HU
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
 _MANY = 16  # structures, from which on more steps are needed to tell them apart
 _CROPS = 4  # an image, in the segmentation template
+_MANY = 4  # labels; with more, a step must see many patches to meet each of them
 _SPACES = {
     "classification": {
         "lr": Knob(low=5e-4, high=5e-3, log=True),
@@ -47,7 +48,8 @@ def design_training(
         how = {"size": size, "intensity": intensity, "window": window, "hurry": hurry, "alone": alone}
         return {"design": reports.design(request, plan, index, group, catalogue, network, **how)}
     classify, cases = plan.task == "classification", max(1, index.cases.get("training", 1))
-    batch = (16 if cases >= 64 else 8) if classify else 2
+    many = len(plan.labels) > _MANY
+    batch = (16 if cases >= 64 else 8) if classify else 8 if plan.dims == 2 and many else 2
     if "memory" in complaint.lower():
         batch = 1
     coarser = _HURRY if _hurry(request) else 1.0
@@ -55,7 +57,7 @@ def design_training(
     spacing = None
     if not classify and plan.dims == 3 and group.spacing is not None:
         spacing, shape = _resampled([mm * coarser for mm in group.spacing.median], shape)
-    size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=len(plan.labels) > 4)
+    size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=many)
     intensity, window = _intensity(plan, group)
     steps = (700 if classify else 1000 if len(plan.labels) > _MANY else 500) / coarser**2
     images = cases if classify else _CROPS * cases
@@ -124,6 +126,8 @@ def _intensity(
 ) -> tuple[Literal["window", "percentile", "zscore"], tuple[float, float] | None]:
     """A window only where every file is in HU; z-score for MR; else percentiles of each image."""
     if plan.modality == "CT" and set(group.units) == {"HU"}:
-        lung = re.search("lung|pulmon|pneumon|covid", f"{plan.goal} {' '.join(plan.labels)}".lower())
-        return "window", _WINDOWS["lung" if lung else "soft tissue"]
+        named = f"{plan.goal} {' '.join(plan.labels)}".lower()
+        kinds = {"lung": "lung|pulmon|pneumon|covid", "blood": "intracran|cereb|ha?emorrhag"}
+        kind = next((kind for kind, words in kinds.items() if re.search(words, named)), "soft tissue")
+        return "window", _WINDOWS[kind]
     return ("zscore" if plan.modality == "MR" else "percentile"), None

@@ -73,6 +73,7 @@ _SAME = (
     "cp|common pneumonia|bacterial pneumonia|ordinary pneumonia|usual pneumonia|other pneumonia",
     "tumor|tumour|mass|neoplasm|cancer|carcinoma",
     "stone|calcul|nephrolith",
+    "hemorrhage|haemorrhage|bleed|bleeding|hematoma|haematoma",
     "infection|infiltrat|opacit|lesion",
     "esophagus|oesophagus",
     "inferior vena cava|vena cava|ivc|postcava",
@@ -80,6 +81,7 @@ _SAME = (
     "malignant|cancer",
 )
 _ALL = re.compile(r"\ball\b|\bevery\b|\beach\b")
+_PIXELS = re.compile(r"\b(?:every|each) (?:pixel|voxel)|\b(?:pixel|voxel)-wise")
 _ANY = re.compile(r"organs|structures|anatom|everything")
 
 
@@ -194,6 +196,8 @@ def task_of(request: str) -> str | None:
     found = {name: _first(words, request) for name, words in _TASKS.items()}
     if found["anomaly_detection"] is not None:  # "mark anomalies" is about them
         return "anomaly_detection"
+    if _PIXELS.search(request.lower()):  # whoever says it with "classify" or "recognise"
+        return "segmentation"
     named = {name: place for name, place in found.items() if place is not None and name != "report_generation"}
     first = min(named, key=lambda name: named[name]) if named else None
     written = _WRITING.search(request.lower())
