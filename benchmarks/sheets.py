@@ -1,4 +1,4 @@
-"""A sheet of example images for each phantom, so that a person can look: `python benchmarks/sheets.py [OUT] [NAME ...]`.
+"""A sheet of example images for each phantom, for a person to look at: `python benchmarks/sheets.py [OUT] [NAME ...]`.
 
 The middle slice of volumes, or the one with most of the mask; contours of masks; labels or reports as captions.
 """

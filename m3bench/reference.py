@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from m3dspy.errors import RunFailed
+from m3dspy.m3bench.bench import REFERENCES, references
 from m3dspy.m3bench.exercise import plan_of
 from m3dspy.m3bench.grade import grade
 from m3dspy.m3bench.task import BenchTask, find, make, tasks, truth
@@ -27,17 +28,9 @@ from m3dspy.workspace import emit
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import write_atomic
 
-FILE = Path(__file__).parent / "references.json"
 LOG = "log.txt"
-SHARE = 0.9  # of the reference that S3 asks for
 SHOTS = 4  # of each kind, as the requests of the benchmark name
 MOST_VOXELS = {2: 128 * 128, 3: 80_000}  # of a whole image that a network sees at once
-
-
-def reference(name: str, *, phantom: bool) -> float | None:
-    """The score of a dataset's reference; None where there is none yet."""
-    found = _written().get(name, {}).get("phantom" if phantom else "real")
-    return found["score"] if found else None
 
 
 def recipe(plan: Plan, group: Group, cases: int) -> Design:
@@ -154,10 +147,6 @@ def trained(design: Design, index: Index, root: Path, home: Path, **settings: ob
     return out
 
 
-def _written() -> dict[str, dict[str, Any]]:
-    return json.loads(FILE.read_text()) if FILE.is_file() else {}
-
-
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="datasets (default: all)")] = None,
     root: Annotated[Path | None, typer.Option(help="real data, a folder each (default: phantoms)")] = None,
@@ -173,9 +162,9 @@ def main(
                 make(task.name, data)
             kind = "real" if truth(data) is None else "phantom"
             found = measure(task, data, work)
-        known = _written()
+        known = references()
         known.setdefault(task.name, {})[kind] = found
-        write_atomic(FILE, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+        write_atomic(REFERENCES, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
         print(f"{task.name}: {found['metric']} {found['score']:.3f} in {found['seconds']} s")
 
 

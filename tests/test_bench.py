@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ def answered(given, sure):
 class Knows:
     """Answers rightly, and says what it is told to say."""
 
-    says: Submission = Submission()
+    says: Submission = field(default_factory=Submission)
 
     def __call__(self, given):
         answered(given, 0.9)
@@ -89,7 +89,9 @@ def test_every_round_counts_and_a_failed_one_is_a_failure(tmp_path, data):
 def test_a_round_tells_what_was_asked_and_with_what_it_was_run(tmp_path, data):
     bench(sample, TASKS[:1], 2, tmp_path / "out", data=data)
     for number in range(2):
-        found = Round.model_validate_json((tmp_path / "out" / "ADNI" / f"round-{number:02d}" / "round.json").read_text())
+        found = Round.model_validate_json(
+            (tmp_path / "out" / "ADNI" / f"round-{number:02d}" / "round.json").read_text()
+        )
         assert (found.number, found.seed, found.phantom) == (number, number, True)
         assert found.request == TASKS[0].requests[number]
         assert found.versions["python"].startswith("3.")
