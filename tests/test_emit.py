@@ -206,3 +206,21 @@ def test_an_emitted_folder_trains_where_m3dspy_cannot_be_imported(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["epoch"] for line in done.stdout.splitlines()] == [0]
     assert len((tmp_path / "out" / "predictions" / "predictions.csv").read_text().splitlines()) == 1 + len(index.test)
+
+
+def test_a_writer_of_reports_that_mirrors_left_and_right_is_sent_back():
+    index = Index(task="report_generation", labels=())
+    for dims, sideways in ((2, 1), (3, 0)):
+        design = Design(
+            template="report",
+            network="report_cnn",
+            dims=dims,
+            size=(32,) * dims,
+            intensity="percentile",
+            flips=(sideways,),
+            loss="ce",
+            lr=1e-3,
+            batch=4,
+            epochs=1,
+        )
+        assert any("reports tell left from right" in line for line in emit.check_design(design, index))

@@ -704,4 +704,4 @@ def test_the_manual_shows_every_helper_in_under_7_kilobytes():
         "write_index",
     ):
         assert f"ix.{name}(" in manual
-    assert manual.count("Example: ") == 10
+    assert manual.count("Example: ") == 11

@@ -6,6 +6,7 @@ from dspy.adapters.baml_adapter import BAMLAdapter
 from rules_server import serve
 
 from m3dspy.errors import Refused
+from m3dspy.programs.lms.experts import words
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM
 from m3dspy.signatures.data_engineer import WritePrepare
@@ -372,3 +373,22 @@ def test_anomalies_are_learnt_by_our_settings_unless_the_paper_is_to_be_reproduc
     paper = anomaly_design(f"{FEW}, as in the paper")
     assert (paper.preset, paper.loss, paper.batch, paper.epochs, paper.space) == ("paper", "probability", 1, 50, {})
     assert anomaly_design(FEW, complaint="CUDA out of memory").batch == 1
+
+
+@pytest.mark.parametrize(
+    ("request_text", "task"),
+    [
+        ("write the report of a chest X-ray", "report_generation"),
+        ("generate radiology reports", "report_generation"),
+        ("describe findings and impression", "report_generation"),
+        ("Caption these volumes", "report_generation"),
+        ("draft the findings of each film, and tell left from right", "report_generation"),
+        ("auto-dictation for the night shift", "report_generation"),
+        ("classify CN and AD, and report the balanced accuracy", "classification"),
+        ("create a classifier of pneumonia findings", "classification"),
+        ("segment the spleen; a report of the Dice is welcome", "segmentation"),
+        ("few-shot anomaly detection with a report", "anomaly_detection"),
+    ],
+)
+def test_the_task_is_told_by_what_is_to_come_out(request_text, task):
+    assert words.task_of(request_text) == task
