@@ -324,7 +324,7 @@ TASK = BenchTask(
     gold=gold,
     facts=Facts(
         "MR",
-        Source(kind="json", path="reports_*.json", file_column="image_path"),
+        Source(kind="json", path="reports_train.json", file_column="image_path"),
         patient="file name",
         sided=True,
         findings="finding",

@@ -365,7 +365,7 @@ TASK = BenchTask(
     gold=gold,
     facts=Facts(
         "CT",
-        Source(kind="table", path=f"{REPORTS}/*_reports.csv", file_column="VolumeName"),
+        Source(kind="table", path=f"{REPORTS}/{TABLES['train']}", file_column="VolumeName"),
         patient="file name",
         sided=True,
         findings="Findings_EN",

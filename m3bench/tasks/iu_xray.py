@@ -353,7 +353,7 @@ TASK = BenchTask(
     gold=gold,
     facts=Facts(
         "X-ray",
-        Source(kind="table", path=REPORTS, file_column="filename"),
+        Source(kind="table", path=REPORTS, file_column="filename", files=PROJECTIONS, key="uid"),
         patient="uid",
         sided=True,
         findings="findings",
