@@ -64,7 +64,7 @@ def test_every_dataset_has_a_card_of_its_name_whose_own_words_are_in_the_folder(
     card = next(card for card in cards() if card.name == name)
     assert find(name).name == name
     there = "\n".join(str(path.relative_to(made[name])) for path in made[name].rglob("*"))
-    there += "".join(path.read_text() for pattern in ("*.csv", "*.json") for path in made[name].glob(pattern))
+    there += "".join(path.read_text() for pattern in ("*.csv", "*.json") for path in made[name].rglob(pattern))
     about = find(name).gold(made[name], 0).about
     own = [word for word in card.text.split("`")[1::2] if word != about]
     assert len(own) >= 5
