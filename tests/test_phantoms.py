@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import pickle
 from collections import Counter
 
 import nibabel
@@ -295,3 +296,31 @@ def test_a_release_of_boxes_is_arranged_into_masks_that_keep_every_finding(tmp_p
     (root / "test_data" / "37000.png").unlink()
     with pytest.raises(DataError, match=r"37000\.png is not there; see test\.json"):
         arrange(root, tmp_path / "again")
+
+
+def test_kneemri_is_what_python_2_pickled_and_only_its_table_tells_whose_a_volume_is(made):
+    with (made["KneeMRI"] / "metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    files = sorted((made["KneeMRI"]).glob("vol*/*.pck"))
+    assert sorted(row["volumeFilename"] for row in rows) == sorted(path.name for path in files)
+    assert {path.parent.name for path in files} == {f"vol{number:02d}" for number in range(1, 11)}
+    assert len({row["examId"] for row in rows}) == 48 < len(rows)
+    grades = Counter({row["examId"]: row["aclDiagnosis"] for row in rows}.values())
+    assert grades == {"0": 30, "1": 12, "2": 6}
+    array, _ = sources.read(files[0])
+    assert pickle.loads(files[0].read_bytes(), encoding="latin1").tolist() == array.tolist()
+    assert array.dtype == np.uint16
+    assert array.max() < 2**12
+
+
+def test_cc_ccii_has_slice_folders_in_two_formats_one_of_them_empty_and_a_picture_cut_off(made):
+    root = made["CC-CCII"]
+    scans = [path for path in root.glob("*/*/*") if path.is_dir()]
+    index = find("CC-CCII").gold(root, 0)
+    used = [item for split in ("training", "validation", "test") for item in index.items(split)]
+    assert [path.name for path in scans if not any(path.iterdir())] == ["4990"]
+    assert len(used) == len(scans) - 2  # the empty one, and the one with the damaged picture
+    assert {path.suffix for path in root.rglob("*.*")} == {".jpg", ".png"}
+    assert len({item.patient for item in used}) < len(used)
+    numbers = [int(path.rpartition("/")[2].partition(".")[0]) for path in used[0].image]
+    assert numbers == list(range(len(numbers)))

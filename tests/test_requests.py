@@ -32,6 +32,9 @@ OTHERS = (  # phrasings that no dataset's file holds
         "Classify ACL tears on MR of the knee. The shoulder and brain MRI are stored separately; leave them out.",
     ),
     ("KneeMRI", "How bad is the cruciate ligament injury? Predict its grade from the MRI."),
+    ("KneeMRI", "Is the ACL torn, and how badly? MR volumes of the knee; disregard the hip radiographs."),
+    ("KneeMRI", "acl grading from knee mr, somebody left spine CT in ../spine which you should skip"),
+    ("CC-CCII", "Tell coronavirus disease from other lung infections and from healthy people on chest CT"),
     ("CC-CCII", "Diagnose common pneumonia, COVID-19 pneumonia or a normal chest on CT."),
     ("CC-CCII", "Is it covid, other pneumonia or a healthy lung? Chest CT. Ignore the kidney CT one level up."),
 )
@@ -48,6 +51,7 @@ CANNOT = (
     ("Brain", "diagnose meningioma, glioma or pituitary adenoma from MRI of the brain", "glioma"),
     ("Chest", "detect anomalies on chest radiographs zero-shot", "Zero-shot"),
     ("KneeMRI", "tell osteoarthritis from a healthy joint on knee radiographs", "X-ray"),
+    ("KneeMRI", "tell shoulder dislocations apart on MRI", "shoulder"),
     ("KneeMRI", "detect meniscus tears with bounding boxes on knee MRI", "object detection"),
     ("CC-CCII", "tell tuberculosis from lung cancer on chest CT", "tuberculosis"),
     ("CC-CCII", "predict whether the patient will survive 30 days from chest CT", "regression"),

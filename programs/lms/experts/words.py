@@ -4,8 +4,8 @@ import re
 
 _TASKS = {
     "segmentation": "segment|delineat|outlin|contour|mask|mark|pixel-wise|voxel-wise",
-    "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grade|recogni|identif|sort|"
-    "screen|categori|separate|which of",
+    "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grad(?:e|ing)|recogni|identif|"
+    "sort|screen|categori|separate|which of|is (?:it|this|the|there)\\b[^.;]{0,60}\\?",
     "report_generation": "report|impression|caption|describ|findings|dictat|narrat|transcri|free[- ]text|in words",
     "anomaly_detection": r"anomal|outlier|novelty|few[- ]shot|zero[- ]shot|\w+[- ]shots?\b|out-of-distribution|"
     "abnormality detection|detect(?:ion of)? abnormal|examples? of (?:each|both)",
@@ -26,6 +26,9 @@ _REGIONS = {
     "pelvis": "prostat|pelvi|uter|bladder",
     "skin": "skin|dermat|melanoma",
     "lymph node": "lymph",
+    "shoulder": "shoulder|rotator cuff",
+    "hip": r"hips?\b",
+    "hand or foot": "wrist|ankle|elbow",
 }
 _MODALITIES = {
     "CT": r"\bct\b|\bcat scan|computed tomography|hounsfield",
@@ -70,7 +73,8 @@ _SAME = (
     "mci|mild cognitive impairment",
     "cn|nc|hc|nl|normal|healthy|control|cognitively normal|no pneumonia|no disease|unaffected|unremarkable",
     "ncp|covid|novel coronavirus|coronavirus",
-    "cp|common pneumonia|bacterial pneumonia|ordinary pneumonia|usual pneumonia|other pneumonia",
+    "cp|common pneumonia|bacterial pneumonia|ordinary pneumonia|usual pneumonia|other pneumonia|other lung infection|"
+    "community acquired pneumonia",
     "tumor|tumour|mass|neoplasm|cancer|carcinoma",
     "stone|calcul|nephrolith",
     "hemorrhage|haemorrhage|bleed|bleeding|hematoma|haematoma",
@@ -107,7 +111,7 @@ _ELSEWHERE = re.compile(
     r"\bsame (?:disk|drive|server|computer)\b|\bnext (?:door|to (?:it|this|them))\b|\bbeside (?:it|this|them)\b|"
     r"\b(?:folder above|one level up|stored separately|kept separately|for later)\b|"
     r"\bunlike\b|\bconfus|\bmix (?:it|this) up\b|"
-    r"\bignor|\bnothing to do with\b|\bnot (?:part of this|meant|relevant|of interest|matter)\b|"
+    r"\bignor|\bdisregard|\bshould skip\b|\birrelevant\b|\bnothing to do with\b|\bnot (?:part of this|meant|relevant|of interest|matter)\b|"
     r"\b(?:earlier|previous|last \w+'s) (?:project|study|work)\b|\bfor a colleague\b"
 )
 _LEFT = re.compile(
