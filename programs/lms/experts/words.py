@@ -111,7 +111,8 @@ _ELSEWHERE = re.compile(
     r"\bsame (?:disk|drive|server|computer)\b|\bnext (?:door|to (?:it|this|them))\b|\bbeside (?:it|this|them)\b|"
     r"\b(?:folder above|one level up|stored separately|kept separately|for later)\b|"
     r"\bunlike\b|\bconfus|\bmix (?:it|this) up\b|"
-    r"\bignor|\bdisregard|\bshould skip\b|\birrelevant\b|\bnothing to do with\b|\bnot (?:part of this|meant|relevant|of interest|matter)\b|"
+    r"\bignor|\bdisregard|\bshould skip\b|\birrelevant\b|\bnothing to do with\b|"
+    r"\bnot (?:part of this|meant|relevant|of interest|matter)\b|"
     r"\b(?:earlier|previous|last \w+'s) (?:project|study|work)\b|\bfor a colleague\b"
 )
 _LEFT = re.compile(
