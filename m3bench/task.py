@@ -63,6 +63,7 @@ class BenchTask:
     gold: (root, seed) -> the index an expert would write, of the real dataset or its phantom.
     facts: what the expert's plan says beside that index.
     oracle: (index, truth) -> the best score that the phantom allows on the index's test cases; None where not known.
+    arrange: (download, folder) -> lays the real data out as `gold` reads it; None where a download is so already.
     """
 
     name: str
@@ -83,6 +84,7 @@ class BenchTask:
     impossible: tuple[str, ...] = ()
     access: str = ""
     layout: tuple[Part, ...] = ()
+    arrange: Callable[[Path, Path], None] | None = None
 
 
 def tasks() -> list[BenchTask]:
