@@ -69,8 +69,10 @@ def draw(axes, index: Index, item: Item, root: Path) -> None:
     if affine is not None:  # seen from the feet, the patient's right on the left
         image, mask = np.flip(image.T), None if mask is None else np.flip(mask.T)
     axes.imshow(image if image.ndim == 3 else window(image), cmap="gray", aspect=aspect)
-    for place, value in enumerate(np.unique(mask[mask > 0]) if mask is not None else ()):
-        axes.contour(mask == value, [0.5], colors=COLOURS[place % len(COLOURS)], linewidths=1)
+    values = index.values or (() if mask is None else tuple(np.unique(mask[mask > 0])))
+    for place, value in enumerate(values):
+        if mask is not None and (mask == value).any():
+            axes.contour(mask == value, [0.5], colors=COLOURS[place % len(COLOURS)], linewidths=1)
     caption = f"{item.findings} {item.impression or ''}" if item.findings else "" if file == item.label else item.label
     axes.set_title("\n".join(textwrap.wrap(str(caption or item.id), 60)[:5]), fontsize=8)
 

@@ -1,6 +1,7 @@
 """Real datasets: a download verified by its published layout and its checksums, and put where the benchmark looks.
 
-    ROOT/NAME/         the dataset in its own layout: hard links to the files of the download
+    ROOT/NAME/         the dataset in its own layout: hard links to the files of the download, or what the task's
+                       `arrange` makes of them
     ROOT/NAME.sha256   a checksum of every file, as `sha256sum` writes them; what is there already is held against it
 
 A download is never written to. Files that archivers and file managers leave behind (`._*`, `.DS_Store`, `__MACOSX`) are
@@ -59,10 +60,15 @@ def fetch(task: BenchTask, source: Path, root: Path | None = None) -> Fetched:
     )
     if root is None:
         return fetched
-    folder, manifest = root.absolute() / task.name, root.absolute() / f"{task.name}.sha256"
+    folder = root.absolute() / task.name
     if not folder.is_dir():
         _put(task, found, names, folder)
-    return fetched.model_copy(update={"folder": folder, "known": _compare(folder, manifest)})
+    return fetched.model_copy(update={"folder": folder, "known": _compare(folder, manifest_of(folder))})
+
+
+def manifest_of(folder: Path) -> Path:
+    """Where the checksums of a dataset that was fetched are: beside it."""
+    return folder.with_name(f"{folder.name}.sha256")
 
 
 def as_text(found: Fetched) -> str:
@@ -84,7 +90,9 @@ def real(root: Path, tasks: Sequence[BenchTask]) -> dict[str, Path]:
     folders = {task.name: here[task.name.lower()] for task in tasks if task.name.lower() in here}
     for task in tasks:
         folder = folders.get(task.name)
-        if folder and truth(folder) is None and (missing := lacking(task, folder)):
+        if not folder or truth(folder) is not None or (task.arrange and manifest_of(folder).is_file()):
+            continue
+        if missing := lacking(task, folder):
             raise DataError(f"{folder} is not {task.name} as published: {'; '.join(missing)}. {how_to_get(task)}")
     return folders
 
@@ -220,7 +228,10 @@ def _put(task: BenchTask, source: Path, names: Sequence[str], folder: Path) -> N
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             whole = Path(temporary) / "data"
-            for name in names:
+            whole.mkdir()
+            if task.arrange:
+                task.arrange(source, whole)
+            for name in () if task.arrange else names:
                 _link((source / name).resolve(), whole / name)
             whole.rename(folder)
     except OSError as error:

@@ -292,7 +292,7 @@ def _draw_rates(axes, board: Board) -> None:
             axes.plot(value, y, "o", markersize=7, color=COLOURS[name], markerfacecolor=fill)
             axes.text(1.03, y, f"{name} {found.successes}/{found.runs}", fontsize=8, va="center", color=COLOURS[name])
     axes.set_yticks(range(len(board.rows)), [_label(row) for row in board.rows], fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(board.rows) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.2)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.grid(axis="x", color="#dddddd")
@@ -305,8 +305,11 @@ def _levels(row: Standing) -> dict[str, Success | None]:
 
 
 def _label(row: Standing) -> str:
-    name = row.name if len(row.name) <= 42 else f"{row.name[:39]}..."
-    return f"{name}\n{'phantom: made-up data' if row.phantom else 'real data'}"
+    return f"{_short(row.name)}\n{'phantom: made-up data' if row.phantom else 'real data'}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 42 else f"{name[:39]}..."
 
 
 def _draw_costs(axes, board: Board) -> None:
@@ -324,7 +327,7 @@ def _draw_costs(axes, board: Board) -> None:
         fill = "white" if row.phantom else COLOURS["S2"]
         axes.plot(x, y, "o", markersize=13, color=COLOURS["S2"], markerfacecolor=fill, zorder=2)
         axes.text(x, y, str(place), fontsize=8, ha="center", va="center", zorder=3)
-    key = "\n".join(f"{place}  {row.name[:40]}" for place, (_, _, row) in enumerate(points, start=1))
+    key = "\n".join(f"{place}  {_short(row.name)}" for place, (_, _, row) in enumerate(points, start=1))
     axes.text(0, -0.2, key, transform=axes.transAxes, fontsize=8, va="top")
     axes.set_ylim(-0.08, 1.08)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])

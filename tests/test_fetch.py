@@ -136,3 +136,17 @@ def test_a_root_is_searched_for_what_is_there_and_whole(download, tmp_path):
     (root / "COVID19" / "labels.json").unlink()
     with pytest.raises(DataError, match=r"COVID19 is not COVID19 as published: nothing is called labels\.json"):
         real(root, tasks)
+
+
+def test_a_download_that_has_to_be_arranged_is_verified_before_and_known_after(download, tmp_path):
+    def arrange(source, folder):
+        (folder / "drawn.txt").write_text((source / "labels.json").read_text())
+
+    task = replace(TASK, arrange=arrange)
+    assert fetch(task, download, tmp_path / "real").files == 7
+    assert [path.name for path in (tmp_path / "real/COVID19").iterdir()] == ["drawn.txt"]
+    assert fetch(task, download, tmp_path / "real").known == 1
+    assert real(tmp_path / "real", [task]) == {"COVID19": tmp_path / "real/COVID19"}
+    (tmp_path / "real/COVID19.sha256").unlink()
+    with pytest.raises(DataError, match="is not COVID19 as published"):
+        real(tmp_path / "real", [task])
