@@ -591,14 +591,15 @@ def test_a_text_taken_apart_and_put_together_is_itself():
     assert writer.text_of(writer.words_of(text)) == text
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_search_finds_the_text_that_the_decoder_gives_when_it_is_fed_with_it(beams):
+@pytest.mark.parametrize(("beams", "size"), [(1, (32, 32)), (3, (32, 32)), (3, (16, 16, 24))])
+def test_the_search_finds_the_text_that_the_decoder_gives_when_it_is_fed_with_it(beams, size):
     """Keys and values that are kept from word to word change nothing; three beams are at least as probable as one."""
     import torch
 
     module = script("report")
     torch.manual_seed(0)
-    s = replace(module.SETTINGS, vocabulary=(*module.SPECIAL, *"abcdefgh"), longest=9, width=4)
+    words = (*module.SPECIAL, *"abcdefgh")
+    s = replace(module.SETTINGS, vocabulary=words, longest=9, width=4, dims=len(size), size=size)
     net = module.writer(s).eval()
     torch.nn.init.normal_(net.embed.weight, std=1.0)
     x = torch.randn(3, 1, *s.size)
