@@ -24,7 +24,8 @@ from m3dspy.signatures.values import Index, Source
 LABELS = ("pancreas", "cancer")
 PANCREAS, CANCER = 1, 2
 TOP = "Task07_Pancreas"
-SHAPE, SPACING = (72, 56, 32), np.array([2.8, 2.8, 3.4])
+SHAPE, SPACING = (82, 66, 40), np.array([2.8, 2.8, 3.4])
+MARGIN = 10, 10, 8  # voxels of that which a scan leaves out, more on one side than on the other
 TEST = 4  # every so many cases have no mask
 RESOURCE_FORK = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ".ljust(163, b"\x00")  # AppleDouble
 
@@ -79,6 +80,9 @@ def write_case(number: int, folder: Path, seed: int) -> tuple[str, dict[str, flo
     truth = np.where(mass, CANCER, np.where(pancreas, PANCREAS, 0))
     drawn = annotated(scan, pancreas, mass)
 
+    start = [int(scan.integers(margin + 1)) for margin in MARGIN]
+    seen = tuple(slice(s, s + n - margin) for s, n, margin in zip(start, SHAPE, MARGIN, strict=True))
+    image, truth, drawn = image[seen], truth[seen], drawn[seen]
     test = number % TEST == 0
     name = f"pancreas_{number:03d}.nii.gz"
     origin = scan.normal(0, 30, 3).round(1)
