@@ -4,7 +4,8 @@ import re
 
 _TASKS = {
     "segmentation": "segment|delineat|outlin|contour|mask|mark|pixel-wise|voxel-wise",
-    "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grad(?:e|ing)|recogni|identif|sort|"
+    "classification": "tell|classif|diagnos|distinguish|differentiat|discriminat|predict|grad(?:e|ing)|recogni|"
+    "identif|sort|"
     "screen|categori|separate|which of|is (?:it|this|the|there)\\b[^.;]{0,60}\\?",
     "report generation": "report|impression|caption|describ|findings",
     "anomaly_detection": r"anomal|outlier|novelty|few[- ]shot|zero[- ]shot|\w+[- ]shots?\b|out-of-distribution|"
@@ -67,7 +68,8 @@ _SAME = (
     "mci|mild cognitive impairment",
     "cn|nc|hc|nl|normal|healthy|control|cognitively normal|no pneumonia|no disease|unaffected|unremarkable",
     "ncp|covid|novel coronavirus|coronavirus",
-    "cp|common pneumonia|bacterial pneumonia|ordinary pneumonia|usual pneumonia|other pneumonia|other lung infection|community acquired pneumonia",
+    "cp|common pneumonia|bacterial pneumonia|ordinary pneumonia|usual pneumonia|other pneumonia|"
+    "other lung infection|community acquired pneumonia",
     "tumor|tumour|mass|neoplasm|cancer|carcinoma",
     "stone|calcul|nephrolith",
     "infection|infiltrat|opacit|lesion",
@@ -91,7 +93,8 @@ _MEANT = (  # what is said -> what a colleague hears
     (r"\bcolou?r(?:ing)? (?:in|all|each|the)\b|\bpaint\b|\btrace\b", "segment"),
     (r"\b(?:classif|label|assign)\w*\s+(?:(?:every|each|all|single|the)\s+)*(?:voxel|pixel)s?\b", "segment"),
     (
-        r"\b(?:segment\w*|partition\w*|divid\w*)\b(?=[^.;]{0,40}\binto\b[^.;]{0,30}\b(?:group|class|categor|kind|type))",
+        r"\b(?:segment\w*|partition\w*|divid\w*)\b(?=[^.;]{0,40}\binto\b[^.;]{0,30}\b(?:group|class|categor|"
+        r"kind|type))",
         "classify",
     ),
 )
@@ -102,7 +105,8 @@ _ELSEWHERE = re.compile(
     r"\bsame (?:disk|drive|server|computer)\b|\bnext (?:door|to (?:it|this|them))\b|\bbeside (?:it|this|them)\b|"
     r"\b(?:folder above|one level up|stored separately|kept separately|for later)\b|"
     r"\bunlike\b|\bconfus|\bmix (?:it|this) up\b|"
-    r"\bignor|\bdisregard|\bshould skip\b|\birrelevant\b|\bnothing to do with\b|\bnot (?:part of this|meant|relevant|of interest|matter)\b|"
+    r"\bignor|\bdisregard|\bshould skip\b|\birrelevant\b|\bnothing to do with\b|\bnot (?:part of this|meant|"
+    r"relevant|of interest|matter)\b|"
     r"\b(?:earlier|previous|last \w+'s) (?:project|study|work)\b|\bfor a colleague\b"
 )
 _LEFT = re.compile(
