@@ -100,7 +100,8 @@ _MEANT = (  # what is said -> what a colleague hears
     (r"\bcolou?r(?:ing)? (?:in|all|each|the)\b|\bpaint\b|\btrace\b", "segment"),
     (r"\b(?:classif|label|assign)\w*\s+(?:(?:every|each|all|single|the)\s+)*(?:voxel|pixel)s?\b", "segment"),
     (
-        r"\b(?:segment\w*|partition\w*|divid\w*)\b(?=[^.;]{0,40}\binto\b[^.;]{0,30}\b(?:group|class|categor|kind|type))",
+        r"\b(?:segment\w*|partition\w*|divid\w*)\b(?=[^.;]{0,40}\binto\b[^.;]{0,30}\b(?:group|class|categor|"
+        r"kind|type))",
         "classify",
     ),
 )
