@@ -436,9 +436,9 @@ def markdown(table: Table) -> str:
         "",
         "S1: a well-formed answer for every test case and, where the candidate has one, a valid checkpoint. S2: better",
         "than the trivial answer, than the same pipeline trained on shuffled labels (control) where there is one, and",
-        "than the same answers dealt to other patients (one-sided paired bootstrap over patients, 95 %). S3: 90 % of the",
-        f"reference. a/b with 95 % Wilson intervals; scores of the median of {table.rounds} round(s). Optimism: what the",
-        "candidate claims less what it delivers. No submission is a failure.",
+        "than the same answers dealt to other patients (one-sided paired bootstrap over patients, 95 %). S3: 90 % of",
+        "the reference. a/b with 95 % Wilson intervals; scores of the median round; optimism: what it claims",
+        f"less what it delivers. {table.rounds} round(s) a dataset; no submission is a failure.",
         "",
         _beside(table.total.s1),
     ]

@@ -17,6 +17,7 @@ from m3dspy.m3bench.bench import Round, Table, bench
 from m3dspy.m3bench.candidate import Limits, Submission
 from m3dspy.m3bench.dealing import deal
 from m3dspy.m3bench.grade import grade
+from m3dspy.m3bench.masks import along_image, along_patient, fitted
 from m3dspy.m3bench.release import Release
 from m3dspy.signatures.values import Index, Score
 
@@ -49,7 +50,7 @@ def answered(given, sure):
 class Knows:
     """Answers rightly, and says what it is told to say."""
 
-    says: Submission = Submission()
+    says: Submission
 
     def __call__(self, given):
         answered(given, 0.9)
@@ -89,7 +90,8 @@ def test_every_round_counts_and_a_failed_one_is_a_failure(tmp_path, data):
 def test_a_round_tells_what_was_asked_and_with_what_it_was_run(tmp_path, data):
     bench(sample, TASKS[:1], 2, tmp_path / "out", data=data)
     for number in range(2):
-        found = Round.model_validate_json((tmp_path / "out" / "ADNI" / f"round-{number:02d}" / "round.json").read_text())
+        path = tmp_path / "out" / "ADNI" / f"round-{number:02d}" / "round.json"
+        found = Round.model_validate_json(path.read_text())
         assert (found.number, found.seed, found.phantom) == (number, number, True)
         assert found.request == TASKS[0].requests[number]
         assert found.versions["python"].startswith("3.")
@@ -137,7 +139,7 @@ def test_a_missing_case_and_a_bad_checkpoint_cost_s1(tmp_path, data):
 
 
 def test_more_than_the_phantom_allows_is_shown_beside_the_score(tmp_path, data):
-    table = bench(Knows(), TASKS[:1], 1, tmp_path / "out", data=data)
+    table = bench(Knows(Submission()), TASKS[:1], 1, tmp_path / "out", data=data)
     (adni,) = table.rows
     assert adni.oracle is not None
     assert adni.oracle < 1
@@ -227,7 +229,7 @@ def alive(pid):
 
 
 def test_within_its_minutes_a_round_is_what_it_is_without(tmp_path, data):
-    (adni,) = bench(Knows(), TASKS[:1], 1, tmp_path / "out", data=data, limits=Limits(minutes=5)).rows
+    (adni,) = bench(Knows(Submission()), TASKS[:1], 1, tmp_path / "out", data=data, limits=Limits(minutes=5)).rows
     assert (adni.s1.successes, adni.failures) == (1, ())
 
 
@@ -270,8 +272,6 @@ def test_what_is_the_same_for_every_patient_is_as_good_when_dealt(tmp_path, data
     first = nibabel.load(root / index.test[0].label)
     for name in ("own", "same"):
         (tmp_path / name).mkdir()
-    from m3dspy.m3bench.masks import along_image, along_patient, fitted
-
     straight = along_patient(np.asarray(first.dataobj), first.affine)
     for item in index.test:
         mask = nibabel.load(root / item.label)

@@ -323,11 +323,11 @@ def test_scripts_of_a_compile_run_in_the_sandbox_of_the_workers(tmp_path, three)
 @pytest.mark.slow
 def test_the_bench_command_runs_whole_jobs_on_the_workers(tmp_path, three, m3dspy):
     found = datasets.find("ADNI")
-    datasets.make("ADNI", tmp_path / "out" / "data" / "ADNI", size=found.smallest)
+    datasets.make("ADNI", tmp_path / "out" / "data" / "ADNI", size=found.demo)
     words = ("--tasks", "ADNI", "--trials", 0, "--out", "out", "--cluster", three.address)
     status, out, err = m3dspy("bench", *words)
     assert status == 0, err
     assert "| ADNI | 1/1" in out
     assert "ADNI, round 0: done" in err
-    outcome = (tmp_path / "out" / "ADNI" / "round-00" / "round.json").read_text()
+    (outcome,) = [path.read_text() for path in (tmp_path / "out" / "ADNI" / "round-00").glob("out/*/outcome.json")]
     assert ('"contained":true' in outcome) == (PROBE.level != "none")

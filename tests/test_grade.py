@@ -152,9 +152,10 @@ def test_a_checkpoint_must_hold_finite_tensors(tmp_path):
     huge.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
     empty = tmp_path / "empty.safetensors"
     empty.write_bytes(struct.pack("<Q", 2) + b"{}")
-    for bad in (nan, cut, huge, empty, tmp_path / "absent", None):
+    for bad in (nan, cut, huge, empty, tmp_path / "absent"):
         assert not graded(index, answers, tmp_path, checkpoint=bad).s1
     assert graded(index, answers, tmp_path).s1
+    assert graded(index, answers, tmp_path, checkpoint=None).s1  # there is none to be had: the answers are judged
 
 
 def test_without_a_whole_control_nothing_is_proved(tmp_path):

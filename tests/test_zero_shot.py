@@ -8,8 +8,9 @@ from test_tune import make_run
 from m3dspy import job, zero_shot
 from m3dspy.errors import UsageError
 from m3dspy.m3bench import task as datasets
+from m3dspy.m3bench.candidate import Submission
 from m3dspy.programs.builder import Script
-from m3dspy.signatures.values import Design, Index, Outcome, Plan, Request, Trial, Tuned
+from m3dspy.signatures.values import Design, Index, Plan, Request, Trial, Tuned
 from m3dspy.workspace.runs import Run
 
 SCRIPT = """
@@ -83,7 +84,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "tasks", lambda: known)
     for task in known[1:]:
         datasets.make(task.name, tmp_path / "zero-shot" / "data" / task.name, size=task.smallest)
-    monkeypatch.setattr(job, "carry_on", lambda run: seen.append(run) or Outcome(status="done"))
+    monkeypatch.setattr(job, "submitted", lambda run, given: seen.append(run) or Submission(status="failed"))
     return seen
 
 
