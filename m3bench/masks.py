@@ -73,12 +73,12 @@ def dealt_overlaps(index: Index, root: Path, predictions: Path, deal: Sequence[i
         truth, affine = read_truth(item, root)
         giver = index.test[place]
         own, own_affine = read_truth(giver, root)
-        answer = read_answer_mask(predictions, giver, index.values, own.shape, own_affine)
+        answer = read_answer_mask(predictions, giver, index.values, own.shape, own_affine, index.multilabel)
         if answer is None:
             rows.append([0.0] * len(index.values))
             continue
         straight = fitted(along_patient(answer, own_affine), _patient_shape(truth.shape, affine))
-        rows.append(_overlaps(truth, along_image(straight, affine), index.values))
+        rows.append(_overlaps(truth, along_image(straight, affine), index))
     return np.array(rows)
 
 

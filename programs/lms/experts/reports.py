@@ -158,8 +158,8 @@ def design(
     """
     template = next(template for template in catalogue.templates if template.task == plan.task)
     cases = max(1, index.cases.get("training", 1))
-    batch = 1 if alone else 16 if cases >= 64 else 8
-    steps = 600 if hurry else 1500
+    batch = 1 if alone else 32 if cases >= 128 else 8
+    steps = 300 if hurry else 800
     return Design.model_validate(
         {
             "template": template.name,
@@ -171,7 +171,7 @@ def design(
             "window": window,
             "augment": 0.2,
             "loss": template.losses[0],
-            "lr": 1e-3 / (1 if network.size == "small" else 4),
+            "lr": 2e-3 / (1 if network.size == "small" else 4),
             "weight_decay": 1e-2,
             "batch": batch,
             "epochs": min(60, max(8, round(steps * batch / cases))),
