@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m3dspy.m3bench.phantom import AIR, BONE, FAT, SOFT_TISSUE, Volume, ellipsoid, millimetres, texture
+from m3dspy.m3bench.phantom import AIR, BONE, FAT, SOFT_TISSUE, Numbers, Volume, ellipsoid, millimetres, texture
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Abdomen:
 def abdomen(
     random: np.random.Generator,
     shape: Sequence[int],
-    spacing: Sequence[float],
+    spacing: Numbers,
     *,
     level: float | str = 0.0,
     absent: Sequence[str] = (),

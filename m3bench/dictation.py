@@ -7,7 +7,7 @@ best reader, who sees what is there, therefore agrees with the reports only so f
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -89,7 +89,10 @@ def dictate(
     return [sentence for _, sentence in sorted(said, key=lambda entry: entry[0])], concluded
 
 
-def pick(random: np.random.Generator, options: Sequence[str]) -> str:
+Option = TypeVar("Option")
+
+
+def pick(random: np.random.Generator, options: Sequence[Option]) -> Option:
     return options[int(random.integers(len(options)))]
 
 

@@ -183,9 +183,7 @@ def _write_train(train: Path, task: BenchTask, data: Path, own: Index) -> None:
     """The dataset's own layout without the test cases."""
     columns = (task.facts.source.file_column, task.facts.patient)
     caps = task.facts.caps
-    capped = any(
-        most and len(own.items(split)) >= most for split, most in (("training", caps.training), ("test", caps.test))
-    )
+    capped = any(most and len(items) >= most for items, most in ((own.training, caps.training), (own.test, caps.test)))
     instead = withheld(data, own, Marks.of(own, [name for name in columns if name]), capped=capped)
     for path in sorted(data.rglob("*")):
         name = path.relative_to(data).as_posix()

@@ -56,7 +56,7 @@ def details(index: Index, root: Path, predictions: Path, trivial: Metric, weight
     for name, said in (("constant", [_constant(index)] * len(texts)), ("retrieval", retrieved(index, root))):
         others[f"{name} {METRIC}"] = finding_f1(truth, _found(said))
         others |= {f"{name} {metric}": value for metric, value in wording(references, said).items() if metric in BESIDE}
-    names = sorted({name for held in truth for name in held})
+    names = sorted({name for held in truth if held for name in held})
     each = {name: finding_f1(truth, found, only=name) for name in names}
     different = len({text for text in texts if text is not None})
     if different == 1 < len(texts):

@@ -153,12 +153,11 @@ def _marks(item: Item, index: Index) -> Iterator[str]:
     """The id, the patient, and every end of a path of a case, with and without its suffix."""
     yield _plain(item.id)
     yield _plain(item.patient)
-    images = paths(item.image)
-    if len(images) > 1:
-        yield from _ends(images[0].rpartition("/")[0])
-        yield from (path.casefold() for path in images)
+    if isinstance(item.image, str):
+        yield from _ends(item.image)
     else:
-        yield from _ends(images[0])
+        yield from _ends(item.image[0].rpartition("/")[0])
+        yield from (path.casefold() for path in item.image)
     for mask in _masks(item, index):
         yield from _ends(mask)
 

@@ -260,8 +260,8 @@ def lesion(random: np.random.Generator, finding: Finding, axes, paint, within: V
 
 def weighted(random: np.random.Generator, tissues: dict[str, Volume], sequence: str) -> Volume:
     """The brain as one sequence shows it: signal, coil, noise, and a brightness without a unit."""
-    signal = sum(share * level for share, level in zip(tissues.values(), SIGNAL[sequence], strict=True))
-    whole = sum(tissues.values())
+    whole = np.sum(list(tissues.values()), axis=0)
+    signal = np.sum([share * level for share, level in zip(tissues.values(), SIGNAL[sequence], strict=True)], axis=0)
     image = blurred(signal, 0.4) * phantom.coil_field(random, SHAPE, 0.1)
     image = phantom.rician(random, image, 0.035) * (whole > 0.3)
     return (image * random.choice([900, 260]) * np.exp(0.1 * random.standard_normal())).round()

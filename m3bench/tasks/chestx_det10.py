@@ -265,7 +265,7 @@ def _spot(random: np.random.Generator, side: int) -> tuple[float, float]:
     return side * random.uniform(56, 104), random.uniform(-76, 50)
 
 
-LOOKS = dict(
+LOOKS: dict[str, Any] = dict(
     zip(
         LABELS,
         (

@@ -65,7 +65,8 @@ class Ligament:
         """How far along the ligament every voxel is (0 at the tibia, 1 at the femur), and how far from its axis, mm."""
         line = self.femur - self.tibia
         moved = [axis - np.float32(at) for axis, at in zip(axes, self.tibia, strict=True)]
-        place = sum(axis * np.float32(step) for axis, step in zip(moved, line, strict=True)) / np.float32(line @ line)
+        along = [axis * np.float32(step) for axis, step in zip(moved, line, strict=True)]
+        place = (along[0] + along[1] + along[2]) / np.float32(line @ line)
         nearest = np.clip(place, 0, 1)
         off = [axis - nearest * np.float32(step) for axis, step in zip(moved, line, strict=True)]
         return place, np.sqrt(sum(axis**2 for axis in off))

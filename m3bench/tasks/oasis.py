@@ -102,7 +102,8 @@ def build(folder: Path, size: int, seed: int, workers: int) -> dict[str, Any]:
 
 def colour_table(labels: tuple[str, ...]) -> str:
     """Value, name, red, green, blue and alpha, a line each, as FreeSurfer reads it."""
-    colours = [np.int64(127 + 127 * np.cos(value * 2.4 + np.array([0, 2.1, 4.2]))) for value in range(len(labels) + 1)]
+    turns = np.arange(len(labels) + 1)[:, None] * 2.4 + np.array([0, 2.1, 4.2])
+    colours = (127 + 127 * np.cos(turns)).astype(int)
     rows = zip(range(len(labels) + 1), ("Unknown", *labels), colours, strict=True)
     return "".join(f"{value:<3} {name:<32} {r:>3} {g:>3} {b:>3} 0\n" for value, name, (r, g, b) in rows)
 

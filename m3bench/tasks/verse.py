@@ -224,7 +224,7 @@ def trunk(random: np.random.Generator, spine: Spine, axes: phantom.Axes) -> tupl
         put((kidney < 1 + 0.05 * form) & (level > 17), 150)
         psoas = ellipsoid((x - side * (26 + 10 * loins) * k, y - 6), (0, 0), (1, 1)) / (5 + 17 * loins)
         put((psoas < 1) & (level > 19), SOFT_TISSUE + 12)
-        back = ellipsoid((x - side * 24 * k, y + 34 * k), (0, 0), (22 * k, (12 + 8 * loins) * k))
+        back = ellipsoid((x - side * 24 * k, (y + 34 * k) / (12 + 8 * loins)), (0, 0), (22 * k, k))
         put((back < 1) & (image > AIR), SOFT_TISSUE + 12)
     put((ellipsoid((x - 52, y - 42, (level - 18.2) * 26), (0, 0, 0), (48, 44, 62)) < 1 + 0.05 * form), 105)  # liver
     put((ellipsoid((x + 10, y - 60, (level - 14) * 24), (0, 0, 0), (46, 30, 48)) < 1 + 0.05 * form), BLOOD)  # heart
@@ -324,7 +324,8 @@ def gold(root: Path, seed: int) -> Index:
 def _part(path: str) -> dict[str, Split]:
     """The part of the challenge that a path lies in, as an item's `split`; nothing where the parts are merged."""
     folder = path.partition("/")[0]
-    return next(({"split": split} for part, split in PARTS.items() if folder.endswith(part)), {})
+    found: list[dict[str, Split]] = [{"split": split} for part, split in PARTS.items() if folder.endswith(part)]
+    return found[0] if found else {}
 
 
 TASK = BenchTask(

@@ -16,7 +16,8 @@ METRICS = ("finding F1", "BLEU-4", "ROUGE-L")
 
 def results(grade: Grade) -> list[str]:
     """The model beside what needs no model, its further metrics, and each finding."""
-    rows = [("the model", interval(grade.score), *(interval(grade.others.get(name)) for name in METRICS[1:]))]
+    found = (grade.score, *(grade.others.get(name) for name in METRICS[1:]))
+    rows: list[tuple[str, ...]] = [("the model", *map(interval, found))]
     for name, shown in BESIDE.items():
         rows.append((shown, *(interval(grade.others.get(f"{name} {metric}")) for metric in METRICS)))
     if grade.control:

@@ -223,7 +223,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
                 truth = bags[rows].to(run.fabric.device)
                 loss = loss + s.bag * F.binary_cross_entropy_with_logits(bag.float()[:, columns], truth)
             run.step(loss)
-        written = write(run.ema, images["validation"], s, run.fabric, beams=1)
+        written = write(run.ema, images["validation"], s, run.fabric, beams=1)  # pyright: ignore[reportArgumentType]
         if smoke:
             say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
             return

@@ -32,6 +32,7 @@ from monai.losses.ds_loss import DeepSupervisionLoss
 from monai.losses.focal_loss import FocalLoss
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from PIL import Image
+from torch.nn.modules.loss import _Loss
 
 from harness import Problem, Training, command_line, commit, log, poly, say
 from images import (
@@ -185,7 +186,7 @@ def patch_of(case: Case, s: Settings) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ---------------------------------------------------------------------------------------------------- training
-def loss_for(s: Settings):
+def loss_for(s: Settings) -> torch.nn.Module:
     """(logits or, from a network with deep supervision, a list of them; truth (B, 1, *size)) -> loss."""
     if s.multilabel:
         return DeepSupervisionLoss(Overlapping(s))
@@ -193,7 +194,7 @@ def loss_for(s: Settings):
     return DeepSupervisionLoss(kind(include_background=False, to_onehot_y=True, softmax=True, batch=True))
 
 
-class Overlapping(torch.nn.Module):
+class Overlapping(_Loss):
     """The loss of labels that may lie over each other: each its own yes or no, the background channel left out."""
 
     def __init__(self, s: Settings):

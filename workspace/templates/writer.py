@@ -131,7 +131,7 @@ class Writer(nn.Module):
     def look(self, maps: torch.Tensor) -> list[Past]:
         """What each layer attends to in the encoder's maps (B, features, cells)."""
         tokens = self.project(maps.transpose(1, 2)) + self.places
-        return [block.look(tokens) for block in self.blocks]
+        return [block.look(tokens) for block in self.blocks]  # pyright: ignore[reportCallIssue]
 
     def next(
         self, words: torch.Tensor, image: list[Past], past: list[Past] | None = None
