@@ -122,7 +122,7 @@ def read_answer_mask(
     if mask.shape != shape:
         return None
     if multilabel:
-        if mask.dtype.kind not in "ui" or (mask & ~np.array(sum(values), mask.dtype)).any():
+        if mask.dtype.kind not in "ui" or (mask.astype(np.int64) & ~sum(values)).any():
             return None
     elif not np.isin(mask, (0, *values)).all():
         return None

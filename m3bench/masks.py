@@ -104,7 +104,7 @@ def _table(index: Index, root: Path, predictions: Path) -> tuple[NDArray, tuple[
 
 def shown(mask: NDArray, value: int, index: Index) -> NDArray[np.bool_]:
     """Where a mask shows the label of that value: alone or, where labels overlap, among others."""
-    return mask & mask.dtype.type(value) != 0 if index.multilabel else mask == value
+    return mask.astype(np.int64) & value != 0 if index.multilabel else mask == value
 
 
 def _overlaps(truth: NDArray, answer: NDArray, index: Index) -> list[float]:

@@ -93,7 +93,7 @@ def test_no_report_of_a_test_case_is_left(released):
     texts = [" ".join(text.split()) for text in every_text(found.public).values()]
     for item in own.test:
         report = " ".join((item.findings or "").split())
-        if report and report not in learnt:
+        if report and not any(report in text for text in learnt):
             assert not any(report in text for text in texts), item.id
 
 

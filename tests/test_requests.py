@@ -92,7 +92,7 @@ def refused(request, fingerprint):
 def test_a_dataset_has_five_requests_and_some_that_it_cannot_serve(name):
     task = find(name)
     assert len(set(task.requests)) == 5
-    assert 2 <= len(set(task.impossible)) <= 3
+    assert len(set(task.impossible)) >= 2
     assert task.access
     assert task.layout
 
@@ -111,7 +111,7 @@ def test_five_styles_of_one_request_are_planned_alike_and_as_the_expert_would(na
 def test_requests_that_a_folder_cannot_serve_are_refused_for_what_is_missing(name, looked):
     for request in find(name).impossible:
         reason = refused(request, looked(name))
-        assert re.match("The request (is about|asks (for|to mark))|Zero-shot", reason), reason
+        assert re.match("The request (is about|asks (for|to mark))|The masks hold|Zero-shot", reason), reason
 
 
 @pytest.mark.parametrize(("name", "request_"), OTHERS)

@@ -119,20 +119,15 @@ def _read(
     paths = [one_file(root, table, "table of reports") for table in tables]
     parts = [official(path) for path in paths]
     by_file = not split_column and len(paths) > 1 and None not in parts
-    said = []
+    said: list[_Said] = []
     for path, part in zip(paths, parts, strict=True):
         columns, rows = read_table(root / path)
         check_columns(path, columns, asked)
-        said += [
-            _Said(
-                f"{path}, row {row.line}",
-                told(row[findings]),
-                told(row[impression]) if impression else "",
-                row,
-                split_named(row[split_column], path) if split_column else part if by_file else None,
-            )
-            for row in rows
-        ]
+        of_file = part if by_file else None
+        for row in rows:
+            split = split_named(row[split_column], path) if split_column else of_file
+            concluded = told(row[impression]) if impression else ""
+            said.append(_Said(f"{path}, row {row.line}", told(row[findings]), concluded, row, split))
     return said
 
 

@@ -11,7 +11,7 @@ _TASKS = {
     "abnormality detection|detect(?:ion of)? abnormal|examples? of (?:each|both)",
     "object detection": "bounding box|boxes|count the",
     "registration": "regist|align the",
-    "image enhancement": "denois|super-resolution|reconstruct|synthes|generate images",
+    "image enhancement": "denois|super-resolution|reconstruct(?!ions)|synthes|generate images",
     "regression": "regress|how many years|age estimation|survival",
 }
 _REGIONS = {
@@ -56,7 +56,7 @@ _ORGANS = {
 }
 _PICTURES = {"microscopy": "histopathological image"}  # a kind of image, where its name is not what a caption says
 _WRITING = re.compile(
-    r"\b(?:writ\w+|draft\w*|dictat\w+|describ\w+|formulat\w+)\b[^.;]{0,60}\b(?:reports?|findings|impressions?)\b|"
+    r"\b(?:writ\w+|draft\w*|dictat\w+|describ\w+|formulat\w+)\b[^.;]{0,60}\b(?:reports?|findings|impressions?|text)\b|"
     r"\b(?:generat\w+|creat\w+|compos\w+|produc\w+)\b[^.;]{0,60}\b(?:reports?|impressions?|captions?)\b|"
     r"\b(?:report|caption)[- ](?:generat|writ)\w+|\bfindings and (?:an? |the )?impressions?\b"
 )
@@ -124,7 +124,7 @@ _LEFT = re.compile(
 _BEYOND = {
     "object detection": r"bounding[- ]?box|(?<!bounding )\bboxes\b|\bcount (?:the|all|every)",
     "registration": r"\bregister (?:the|all|each|both|every)|\bregistration\b|\balign the",
-    "image enhancement": r"\bdenois|\bsuper-?resolution|\bsynthesi[sz]|\breconstruct|\bgenerate images|\bdeblur",
+    "image enhancement": r"\bdenois|\bsuper-?resolution|\bsynthesi[sz]|\breconstruct(?!ions)|\bgenerate images|\bdeblur",
     "regression, such as of survival or age": r"\bsurviv|\bprognos|\blife expectancy|"
     r"\btime to (?:death|event|progression|relapse)|"
     r"\b(?:predict|estimat|determin|guess|regress)\w*\s+(?:the\s+)?(?:\w+\s+)?"
