@@ -123,7 +123,7 @@ def _read(
     for path, part in zip(paths, parts, strict=True):
         columns, rows = read_table(root / path)
         check_columns(path, columns, asked)
-        of_file = part if by_file else None
+        of_file: Split | None = part if by_file else None
         for row in rows:
             split = split_named(row[split_column], path) if split_column else of_file
             concluded = told(row[impression]) if impression else ""

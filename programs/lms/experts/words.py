@@ -124,7 +124,8 @@ _LEFT = re.compile(
 _BEYOND = {
     "object detection": r"bounding[- ]?box|(?<!bounding )\bboxes\b|\bcount (?:the|all|every)",
     "registration": r"\bregister (?:the|all|each|both|every)|\bregistration\b|\balign the",
-    "image enhancement": r"\bdenois|\bsuper-?resolution|\bsynthesi[sz]|\breconstruct(?!ions)|\bgenerate images|\bdeblur",
+    "image enhancement": r"\bdenois|\bsuper-?resolution|\bsynthesi[sz]|\breconstruct(?!ions)|\bdeblur|"
+    r"\bgenerate images",
     "regression, such as of survival or age": r"\bsurviv|\bprognos|\blife expectancy|"
     r"\btime to (?:death|event|progression|relapse)|"
     r"\b(?:predict|estimat|determin|guess|regress)\w*\s+(?:the\s+)?(?:\w+\s+)?"
