@@ -281,18 +281,9 @@ def _mapped(item: Item, sample: Path, predictions: Path) -> bool:
 def _reported(predictions: Path) -> set[str]:
     """The ids with a report of the right form."""
     try:
-        said = untrusted.strict_json(untrusted.read(predictions, "reports.json", LARGEST_REPORTS), "reports.json")
+        return set(untrusted.reports(untrusted.read(predictions, "reports.json", LARGEST_REPORTS), "reports.json"))
     except DataError:
         return set()
-    if not isinstance(said, dict):
-        return set()
-    return {
-        name
-        for name, report in said.items()
-        if isinstance(report, dict)
-        and set(report) == {"findings", "impression"}
-        and all(isinstance(text, str) for text in report.values())
-    }
 
 
 def graded(
