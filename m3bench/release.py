@@ -25,16 +25,15 @@ import numpy as np
 
 from m3dspy.errors import DataError
 from m3dspy.m3bench import task as datasets
-from m3dspy.m3bench.answers import read_answer_map, read_answer_mask, read_probabilities
+from m3dspy.m3bench.answers import read_answer_map, read_answer_mask, read_probabilities, read_reports
 from m3dspy.m3bench.grade import grade
 from m3dspy.m3bench.task import BenchTask
 from m3dspy.m3bench.withholding import Marks, withheld
 from m3dspy.signatures.values import Grade, Index, Item
-from m3dspy.workspace import public, sources, untrusted
+from m3dspy.workspace import public, sources
 from m3dspy.workspace.runs import write_atomic
 
 FORM = {"task", "labels", "values", "multilabel", "about"}  # of an index, without its cases
-LARGEST_REPORTS = 64 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,10 @@ def validate(released: Release, predictions: Path) -> list[str]:
         good = {item.id for item in index.test if _fits_sample(item, index, sample, predictions)}
         what = "mask in the grid of its sample and with no other values than task.json names"
     elif index.task == "report_generation":
-        good, what = _reported(predictions), 'report {"findings": text, "impression": text} in reports.json'
+        good, what = (
+            set(read_reports(predictions, index)),
+            'report {"findings": text, "impression": text} in reports.json',
+        )
     else:
         answers = read_probabilities(predictions, index)
         good, what = set(answers), "row in predictions.csv, whose header is that of the sample"
@@ -276,14 +278,6 @@ def _fits_sample(item: Item, index: Index, sample: Path, predictions: Path) -> b
 def _mapped(item: Item, sample: Path, predictions: Path) -> bool:
     rows, columns = sources.header(sample / f"{item.id}.png").shape[:2]
     return read_answer_map(predictions, item, (rows, columns)) is not None
-
-
-def _reported(predictions: Path) -> set[str]:
-    """The ids with a report of the right form."""
-    try:
-        return set(untrusted.reports(untrusted.read(predictions, "reports.json", LARGEST_REPORTS), "reports.json"))
-    except DataError:
-        return set()
 
 
 def graded(
