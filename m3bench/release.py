@@ -254,10 +254,8 @@ def validate(released: Release, predictions: Path) -> list[str]:
         good = {item.id for item in index.test if _fits_sample(item, index, sample, predictions)}
         what = "mask in the grid of its sample and with no other values than task.json names"
     elif index.task == "report_generation":
-        good, what = (
-            set(read_reports(predictions, index)),
-            'report {"findings": text, "impression": text} in reports.json',
-        )
+        good = set(read_reports(predictions, index))
+        what = 'report {"findings": text, "impression": text} in reports.json'
     else:
         answers = read_probabilities(predictions, index)
         good, what = set(answers), "row in predictions.csv, whose header is that of the sample"
