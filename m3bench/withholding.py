@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
@@ -232,6 +233,15 @@ def _is_of_test(cells: Iterable[tuple[str, str]], marks: Marks) -> bool:
     return any(marks.tells(text, named=True) for text in expected) and not any(marks.of_others(t) for _, t in cells)
 
 
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    before = csv.field_size_limit(1 << 30)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _rows(content: bytes, marks: Marks) -> tuple[bytes, list[str]]:
     """A CSV or TSV file without the rows of test cases, byte for byte as it was; and the cells of those rows."""
     coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
@@ -241,14 +251,14 @@ def _rows(content: bytes, marks: Marks) -> tuple[bytes, list[str]]:
     delimiter = max(",;\t|", key=lines[0].count)
     reader, start, kept, gone = csv.reader(lines, delimiter=delimiter), 0, [], []
     header: list[str] = []
-    csv.field_size_limit(1 << 30)
-    for cells in reader:
-        columns = [*header, *[""] * max(0, len(cells) - len(header))]
-        if header and _is_of_test(zip(columns, cells, strict=False), marks):
-            gone += cells
-        else:
-            kept += lines[start : reader.line_num]
-        start, header = reader.line_num, header or [cell.removeprefix("\ufeff") for cell in cells]
+    with _long_cells():
+        for cells in reader:
+            columns = [*header, *[""] * max(0, len(cells) - len(header))]
+            if header and _is_of_test(zip(columns, cells, strict=False), marks):
+                gone += cells
+            else:
+                kept += lines[start : reader.line_num]
+            start, header = reader.line_num, header or [cell.removeprefix("\ufeff") for cell in cells]
     return "".join(kept).encode(coding, "surrogateescape"), gone
 
 

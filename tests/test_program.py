@@ -139,13 +139,14 @@ def test_an_edited_program_is_refused_before_a_run_is_made_and_used_by_force_wit
     assert "The compiled program: program.json is not the one" in (run / "events.jsonl").read_text()
 
 
-def test_bench_runs_a_program_too(m3dspy, tmp_path):
+def test_bench_runs_a_program_too_and_a_round_that_spends_its_calls_has_failed(m3dspy, tmp_path):
     compiled(tmp_path / "p")
-    status, _, err = m3dspy("bench", "--tasks", "COVID19", "--program", "p", "--max-calls", 1, "--json")
-    (kept,) = tmp_path.glob("runs/bench/COVID19/round-00/*/program/program.json")
+    status, out, _ = m3dspy("bench", "--tasks", "COVID19", "--program", "p", "--max-calls", 1, "--json")
+    (kept,) = tmp_path.glob("runs/bench/COVID19/round-00/out/*/program/program.json")
     assert LEARNED in kept.read_text()
-    assert status == 1
-    assert "budget of 1 calls" in one_line(err)
+    assert status == 0
+    (failure,) = json.loads(out)["rows"][0]["failures"]
+    assert "budget of 1 calls" in failure
 
 
 def test_a_program_that_is_not_there_is_bad_usage(m3dspy, home):

@@ -78,7 +78,7 @@ def test_segment_learns_where_the_ball_and_the_cube_are(tmp_path):
     for number in (7, 8):
         mask = np.asarray(nibabel.load(tmp_path / f"out/predictions/case{number}.nii.gz").dataobj)
         truth = np.asarray(nibabel.load(tmp_path / f"data/mask{number}.nii.gz").dataobj)
-        assert np.mean(script("segment").dice(mask, truth, 2)) > 0.5
+        assert np.mean(script("segment").dice(mask, truth, script("segment").SETTINGS)) > 0.5
 
 
 @pytest.mark.parametrize("name", ["classify", "segment", "report"])
