@@ -324,8 +324,10 @@ def gold(root: Path, seed: int) -> Index:
 def _part(path: str) -> dict[str, Split]:
     """The part of the challenge that a path lies in, as an item's `split`; nothing where the parts are merged."""
     folder = path.partition("/")[0]
-    found: list[dict[str, Split]] = [{"split": split} for part, split in PARTS.items() if folder.endswith(part)]
-    return found[0] if found else {}
+    for part, split in PARTS.items():
+        if folder.endswith(part):
+            return {"split": split}
+    return {}
 
 
 TASK = BenchTask(
