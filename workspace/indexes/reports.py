@@ -117,13 +117,13 @@ def _read(
 ) -> list[_Said]:
     """Every report of the tables, those without findings too: whoever asks leaves them out and counts them."""
     paths = [one_file(root, table, "table of reports") for table in tables]
-    parts = [official(path) for path in paths]
+    parts: list[Split | None] = [official(path) for path in paths]
     by_file = not split_column and len(paths) > 1 and None not in parts
     said: list[_Said] = []
     for path, part in zip(paths, parts, strict=True):
         columns, rows = read_table(root / path)
         check_columns(path, columns, asked)
-        of_file: Split | None = part if by_file else None
+        of_file = part if by_file else None
         for row in rows:
             split = split_named(row[split_column], path) if split_column else of_file
             concluded = told(row[impression]) if impression else ""
