@@ -28,8 +28,13 @@ def agreement(ideal: NDArray, drawn: NDArray, labels: Sequence[str], values: Seq
 
 
 def best_reader(index: Index, truth: dict[str, Any]) -> float | None:
-    """Mean Dice of that reader on the test cases, from the agreements kept as `cases` by the path of the image."""
+    """Mean Dice of that reader on the test cases, from the agreements kept as `cases` by the path of the image.
+
+    A case that shows none of the labels has no Dice, and is left out.
+    """
     cases = [truth["cases"].get(str(item.image)) for item in index.test]
-    if not cases or None in cases:
+    if None in cases:
         return None
-    return float(np.mean([np.mean([case[label] for label in index.labels if label in case]) for case in cases]))
+    found = [[case[label] for label in index.labels if label in case] for case in cases]
+    known = [np.mean(dices) for dices in found if dices]
+    return float(np.mean(known)) if known else None

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from m3dspy.errors import DataError
 from m3dspy.m3bench import phantom
+from m3dspy.m3bench.annotator import best_reader
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
 from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Caps, Index, Source
@@ -340,12 +341,7 @@ def gold(root: Path, seed: int) -> Index:
 
 def oracle(index: Index, truth: dict[str, Any]) -> float | None:
     """Mean Dice of the reader who boxes every finding exactly, against the boxes that were drawn."""
-    cases = [truth["cases"].get(item.image) for item in index.test]
-    if None in cases or not cases or not set(index.labels) <= set(LABELS):
-        return None
-    found = [[case[name] for name in index.labels if name in case] for case in cases]
-    known = [np.mean(dices) for dices in found if dices]
-    return float(np.mean(known)) if known else None
+    return best_reader(index, truth) if set(index.labels) <= set(LABELS) else None
 
 
 TASK = BenchTask(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
+from m3dspy.m3bench.annotator import best_reader
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
 from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.m3bench.thorax import thorax
@@ -121,10 +122,7 @@ def gold(root: Path, seed: int) -> Index:
 
 def oracle(index: Index, truth: dict[str, Any]) -> float | None:
     """Mean Dice of the reader who sees where the infection really ends, against the line that was drawn."""
-    cases = [truth["cases"].get(item.image) for item in index.test]
-    if None in cases or not cases or not set(index.labels) <= set(LABELS):
-        return None
-    return float(np.mean([np.mean([case[name] for name in index.labels if name in case]) for case in cases]))
+    return best_reader(index, truth) if set(index.labels) <= set(LABELS) else None
 
 
 TASK = BenchTask(

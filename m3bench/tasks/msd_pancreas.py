@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.anatomy import ORGANS, abdomen
+from m3dspy.m3bench.annotator import best_reader
 from m3dspy.m3bench.phantom import Axes, blurred, ellipsoid, inside, stream, texture
 from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Index, Source
@@ -131,10 +132,7 @@ def gold(root: Path, seed: int) -> Index:
 
 def oracle(index: Index, truth: dict[str, Any]) -> float | None:
     """Mean Dice of the reader who sees where gland and mass really end, against the lines that were drawn."""
-    cases = [truth["cases"].get(item.image) for item in index.test]
-    if None in cases or not cases or not set(index.labels) <= set(LABELS):
-        return None
-    return float(np.mean([np.mean([case[name] for name in index.labels if name in case]) for case in cases]))
+    return best_reader(index, truth) if set(index.labels) <= set(LABELS) else None
 
 
 TASK = BenchTask(
