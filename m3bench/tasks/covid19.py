@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
-from m3dspy.m3bench.annotator import best_reader
+from m3dspy.m3bench.annotator import agreement, best_reader
 from m3dspy.m3bench.phantom import Volume, blurred, ellipsoid, inside, stream, texture
 from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.m3bench.thorax import thorax
@@ -78,7 +78,7 @@ def chest(
     ideal = np.where((line > 0.5) & lung, INFECTION, lungs)
     image = blurred(image, (0.45, 0.45, 0.3))
     image += phantom.ct_noise(random, shape, random.uniform(18, 45), (0.6, 0.6, 0.2))
-    return image, mask, _overlap(ideal, mask)
+    return image, mask, agreement(ideal, mask, LABELS, (1, 2, INFECTION))
 
 
 def infection(
@@ -101,13 +101,6 @@ def infection(
         filled = np.where(consolidated & (r < 0.55), 1, ground_glass)
         density = np.maximum(density, inside(r, 0.5) * filled * lung)
     return infected, density
-
-
-def _overlap(one: NDArray, other: NDArray) -> dict[str, float]:
-    from m3dspy.m3bench.metrics import dice
-
-    found = {name: dice(one == value, other == value) for value, name in enumerate(LABELS, start=1)}
-    return {name: round(value, 4) for name, value in found.items() if value is not None}
 
 
 def gold(root: Path, seed: int) -> Index:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from m3dspy.m3bench import phantom
 from m3dspy.m3bench.anatomy import ORGANS, abdomen
-from m3dspy.m3bench.annotator import best_reader
+from m3dspy.m3bench.annotator import agreement, best_reader
 from m3dspy.m3bench.phantom import Axes, blurred, ellipsoid, inside, stream, texture
 from m3dspy.m3bench.task import BenchTask, Facts, Part
 from m3dspy.signatures.values import Index, Source
@@ -55,8 +55,6 @@ def build(folder: Path, size: int, seed: int, workers: int) -> dict[str, Any]:
 
 def write_case(number: int, folder: Path, seed: int) -> tuple[str, dict[str, float]]:
     """One image and, in training, its mask; returns its path and the Dice of a reader who sees where things end."""
-    from m3dspy.m3bench.metrics import dice
-
     scan, anatomy = stream(seed, "msd pancreas", number), stream(seed, "pancreas", number)
     spacing = SPACING * scan.uniform(0.94, 1.06, 3)
     patient = abdomen(anatomy, SHAPE, spacing, level="pancreas")
@@ -92,10 +90,7 @@ def write_case(number: int, folder: Path, seed: int) -> tuple[str, dict[str, flo
     for part, (volume, dtype) in parts.items():
         phantom.save_nifti(folder / part / name, volume, spacing, "RAS", origin, dtype)
         (folder / part / f"._{name}").write_bytes(RESOURCE_FORK)
-    found = {label: dice(truth == value, drawn == value) for value, label in enumerate(LABELS, start=1)}
-    return f"{next(iter(parts))}/{name}", {
-        label: round(value, 4) for label, value in found.items() if value is not None
-    }
+    return f"{next(iter(parts))}/{name}", agreement(truth, drawn, LABELS, (PANCREAS, CANCER))
 
 
 def place(random: np.random.Generator, axes: Axes, pancreas: NDArray[np.bool_]) -> list[float]:
