@@ -73,7 +73,7 @@ def _columns(seen: Seen) -> Iterator[PatientKey]:
             if case and not is_missing(row[name])
         ]
         patients, images = len({patient for _, patient in named}), len({case for case, _ in named})
-        repeats = 1 < patients <= 0.9 * images and STUDY_WORDS.intersection(words(name))
+        repeats = 1 < patients < images and STUDY_WORDS.intersection(words(name))
         if patients and (names_person(name) or repeats):
             yield PatientKey(
                 where="column", table=seen.table.path, column=column.name, patients=patients, images=images
