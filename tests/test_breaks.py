@@ -1,11 +1,14 @@
 """Pipelines broken the way real ones are: the grade must tell each of them from the sound one, on two seeds."""
 
+import shutil
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from m3dspy.m3bench import reference, task
 from m3dspy.m3bench.grade import grade
@@ -23,6 +26,12 @@ class Bench:
         task.make(name, self.root, size=size)
         self.index = self.task.gold(self.root, 0)
         self.design = reference.chosen(self.task, self.index, self.root).model_copy(update=short)
+
+    def elsewhere(self, home: Path) -> "Bench":
+        """The same on other images, which are yet to be written."""
+        other = copy(self)
+        other.home, other.root = home, home / "images"
+        return other
 
     def predictions(
         self, kind: str, seed: int, design: Design | None = None, index: Index | None = None, **how
@@ -58,6 +67,12 @@ def visits(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench("ADNI", tmp_path_factory.mktemp("visits"), 320)
 
 
+@pytest.fixture(scope="module")
+def chests(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Radiographs with reports."""
+    return Bench("IU-Xray", tmp_path_factory.mktemp("chests"), 240)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_shuffled_labels_do_no_better_than_the_trivial_answer(lungs: Bench, visits: Bench, seed: int):
     for bench in (lungs, visits):
@@ -86,8 +101,7 @@ def test_swapped_label_names_cost_the_score(lungs: Bench, visits: Bench, seed: i
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ignored_orientation_costs_the_score(lungs: Bench, seed: int, tmp_path: Path):
-    blind = Bench.__new__(Bench)
-    blind.__dict__ |= lungs.__dict__ | {"root": tmp_path / "upside-down", "home": tmp_path}
+    blind = lungs.elsewhere(tmp_path)
     for path in sorted(lungs.root.rglob("*.nii.gz")):
         image = nibabel.load(path)
         flat = blind.root / path.relative_to(lungs.root)
@@ -105,6 +119,17 @@ def test_ignored_orientation_costs_the_score(lungs: Bench, seed: int, tmp_path: 
 def test_mirrored_training_images_cost_sided_labels(lungs: Bench, seed: int):
     mirrored = lungs.predictions("mirrored", seed, lungs.design.model_copy(update={"flips": (0,)}))
     assert lungs.graded(lungs.predictions("sound", seed), control=mirrored).s2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_reports_written_without_a_look_at_the_image_are_told(chests: Bench, seed: int, tmp_path: Path):
+    blind = chests.elsewhere(tmp_path)
+    shutil.copytree(chests.root, blind.root)
+    for path in blind.root.rglob("*.png"):
+        Image.new("L", Image.open(path).size, 128).save(path)
+    told = blind.predictions("blind", seed)
+    assert chests.graded(chests.predictions("sound", seed), control=told).s2
+    assert not chests.graded(told).s2
 
 
 def test_a_patient_in_two_splits_scores_above_the_oracle(visits: Bench):
