@@ -243,7 +243,7 @@ def test_without_a_cheaper_assignment_there_is_no_route_and_that_is_no_failure(m
     assert not (tmp_path / "out" / "routed").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_route_costs_less_than_the_best_single_lm_and_is_written(program, practice, tmp_path):
     with serve() as base:
         lms = contest(base, BIG, MEDIUM, MINI, NANO, exercises=6, seed=2, route=True)  # six on which one holds

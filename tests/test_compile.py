@@ -174,7 +174,7 @@ def test_a_budget_that_is_spent_keeps_what_was_reached_and_the_same_order_goes_o
 
 
 # ---------------------------------------------------------------------------------------------------- the whole
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_twice_it_repeats_no_call_and_ends_in_the_same_program(tmp_path, practice):
     def start(base, home):
         command = [sys.executable, "-m", "m3dspy", *HEAD, *TINY, "--optimizer", "mipro", "--api-base", base]

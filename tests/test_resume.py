@@ -66,7 +66,7 @@ def result(run):
     return digest, [{**trial, "seconds": 0} for trial in trials], json.loads((run / "grade.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(tmp_path):
     task.make("COVID19", tmp_path / "data", size=task.find("COVID19").smallest)
     words = ["run", REQUEST, "--data", str(tmp_path / "data"), "--trials", "2"]
