@@ -11,7 +11,6 @@ not part of a dataset.
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ from pathlib import Path
 from m3dspy.errors import DataError
 from m3dspy.m3bench.task import BenchTask, truth
 from m3dspy.signatures.values import Value
+from m3dspy.workspace.indexes.cases import regex_of
+from m3dspy.workspace.public import link
 from m3dspy.workspace.runs import write_atomic
 
 DEEPEST = 2  # folders between the one that is given and the dataset: archives are unpacked into folders of their own
@@ -51,6 +52,8 @@ def fetch(task: BenchTask, source: Path, root: Path | None = None) -> Fetched:
     if not source.is_dir():
         raise DataError(f"There is no folder {source}. {how_to_get(task)}")
     found = place(task, source)
+    if truth(found) is not None:
+        raise DataError(f"{found} is a phantom, no download of {task.name}. {how_to_get(task)}")
     if missing := lacking(task, found):
         raise DataError(f"{source} does not hold {task.name} whole: {'; '.join(missing)}. {how_to_get(task)}")
     names = list(files(found))
@@ -94,6 +97,11 @@ def real(root: Path, tasks: Sequence[BenchTask]) -> dict[str, Path]:
             continue
         if missing := lacking(task, folder):
             raise DataError(f"{folder} is not {task.name} as published: {'; '.join(missing)}. {how_to_get(task)}")
+        if task.arrange:
+            raise DataError(
+                f"{folder} is {task.name} as it is downloaded, and has to be arranged first: `m3dspy data fetch "
+                f"{task.name} --from {folder} --to ANOTHER_ROOT`."
+            )
     return folders
 
 
@@ -157,7 +165,25 @@ def surplus(task: BenchTask, folder: Path) -> tuple[str, ...]:
 
 
 def _count(folder: Path, pattern: str) -> int:
-    return sum(path.is_file() and not _odd(path.relative_to(folder)) for path in folder.glob(pattern))
+    """How many files match a pattern of an index; no folder that cannot hold one is entered."""
+    exact = regex_of(pattern)
+    found = {path.relative_to(folder): path for plain in _globs(pattern) for path in folder.glob(plain)}
+    return sum(
+        bool(exact.fullmatch(name.as_posix())) and not _odd(name) and path.is_file() for name, path in found.items()
+    )
+
+
+def _globs(pattern: str) -> list[str]:
+    """What `Path.glob` is to look for to find all that matches, and perhaps more.
+
+    >>> _globs("vol##/{img/,}*.png")
+    ['vol[0-9]*/img/*.png', 'vol[0-9]*/*.png']
+    """
+    braces = re.search(r"\{([^{}]*)\}", pattern)
+    if not braces:
+        return [re.sub("#+", "[0-9]*", pattern)]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [plain for word in braces[1].split(",") for plain in _globs(before + word + after)]
 
 
 # ------------------------------------------------------------------------------------------------ checksums
@@ -232,16 +258,8 @@ def _put(task: BenchTask, source: Path, names: Sequence[str], folder: Path) -> N
             if task.arrange:
                 task.arrange(source, whole)
             for name in () if task.arrange else names:
-                _link((source / name).resolve(), whole / name)
+                (whole / name).parent.mkdir(parents=True, exist_ok=True)
+                link(source / name, whole / name)
             whole.rename(folder)
     except OSError as error:
         raise DataError(f"{task.name} could not be put into {folder}: {error.strerror or error}.") from None
-
-
-def _link(path: Path, to: Path) -> None:
-    """A hard link; a copy where the two lie on different disks."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, to)
-    except OSError:
-        shutil.copy2(path, to)

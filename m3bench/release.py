@@ -15,7 +15,6 @@ copies, made in the order of their numbers: a link would keep the time and the p
 """
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -192,16 +191,7 @@ def _write_train(train: Path, task: BenchTask, data: Path, own: Index) -> None:
         if (content := instead.get(name)) is not None:
             (train / name).write_bytes(content)
         else:
-            _link(path.resolve(), train / name)
-
-
-def _link(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except OSError as error:
-        if error.errno not in public.UNLINKABLE:
-            raise
-        shutil.copyfile(source, place)
+            public.link(path, train / name)
 
 
 # ------------------------------------------------------------------------------------------------ the form of answers

@@ -14,6 +14,7 @@ TASK = replace(
     find("COVID19"),
     layout=(Part("images/*.nii.gz", 3), Part("segmentation_masks/*.nii.gz", 3), Part("labels.json")),
     access="Download it from zenodo.org/records/3757476.",
+    arrange=None,
 )
 
 

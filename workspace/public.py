@@ -183,6 +183,16 @@ def whole(place: str, source: Path) -> Iterator[tuple[str, Path]]:
                     yield f"{place[: -len(source.suffix)]}{spelled}", half
 
 
+def link(source: Path, place: Path) -> None:
+    """A hard link to the file that a path leads to; a copy where the file system has none."""
+    try:
+        os.link(source.resolve(), place)
+    except OSError as error:
+        if error.errno not in UNLINKABLE:
+            raise
+        shutil.copyfile(source, place)
+
+
 def _fill(folder: Path, files: Mapping[str, Path]) -> str:
     """Put files below a folder, as hard links, or as copies where they fit into half of the free space.
 

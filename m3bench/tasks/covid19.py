@@ -23,6 +23,10 @@ from m3dspy.m3bench.thorax import thorax
 from m3dspy.signatures.values import Index, Source
 
 LABELS = ("left lung", "right lung", "COVID-19 infection")
+FOLDERS = {
+    "images": "COVID-19-CT-Seg_20cases",
+    "segmentation_masks": "Lung_and_Infection_Mask",
+}  # the record's archives
 INFECTION = 3
 SHAPE, SPACING = np.array([64, 64, 36]), np.array([5.4, 5.0, 8.0])
 WINDOWED_SHAPE = np.array([72, 72, 28])
@@ -103,6 +107,17 @@ def infection(
     return infected, density
 
 
+def arrange(root: Path, out: Path) -> None:
+    """From the record's two archives, or `images` and `segmentation_masks`, to the latter and `labels.json`."""
+    from m3dspy.workspace.public import link
+
+    for part, archive in FOLDERS.items():
+        (out / part).mkdir()
+        for path in sorted((root / (part if (root / part).is_dir() else archive)).glob("[!.]*.nii.gz")):
+            link(path, out / part / path.name)
+    phantom.save_json(out / "labels.json", list(LABELS))
+
+
 def gold(root: Path, seed: int) -> Index:
     """Every file is a patient."""
     from m3dspy.workspace import indexing as ix
@@ -141,11 +156,10 @@ TASK = BenchTask(
     metric="mean Dice",
     source="zenodo.org/records/3757476: COVID-19 CT Lung and Infection Segmentation Dataset (Ma et al. 2020), 20 scans",
     licence="CC BY-NC-SA 4.0 (coronacases: CC0)",
-    access="Download COVID-19-CT-Seg_20cases.zip and the archives of its masks from the record, no account is "
-    "needed; put the "
-    "images into images/, Lung_and_Infection_Mask into segmentation_masks/, and list the names of its labels in "
-    "labels.json.",
-    layout=(Part("images/*.nii.gz", 20), Part("segmentation_masks/*.nii.gz", 20), Part("labels.json", 1)),
+    access="Download COVID-19-CT-Seg_20cases.zip and Lung_and_Infection_Mask.zip from the record, without an account; "
+    "unpack each into a folder of its name, side by side.",
+    layout=tuple(Part(f"{{{part},{archive}}}/*.nii.gz", 20) for part, archive in FOLDERS.items()),
+    arrange=arrange,
     size=50,
     smallest=10,
     demo=20,

@@ -247,13 +247,16 @@ def _could_be_classes(children: dict[str, list[Folder]]) -> bool:
 
 
 def _kind(folders: Sequence[Folder], is_mask: IsMask) -> tuple:
-    """What siblings have in common if they are classes: the format of their images, and whether these are masks."""
+    """What siblings have in common if they are classes: the format of their images, and whether these are masks.
+
+    A folder that is called as masks are is asked last: the masks of what is normal may be empty, and look like images.
+    """
     waiting = list(folders)
     while waiting:
         folder = waiting.pop()
         for name, source in folder.images.items():
             return source, is_mask(f"{folder.path}/{name}")
-        waiting += folder.folders.values()
+        waiting += sorted(folder.folders.values(), key=lambda below: not is_mask_name(below.path.rpartition("/")[2]))
     return ()
 
 
