@@ -1,5 +1,7 @@
 """Every dataset as it is really published: fetched, read by the expert's index, released and answered."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,8 +11,10 @@ from m3dspy.m3bench.bench import bench
 from m3dspy.m3bench.candidates import CANDIDATES
 from m3dspy.m3bench.fetch import fetch, real
 from m3dspy.m3bench.task import find, tasks
+from m3dspy.programs.lms.experts.data_engineer import write_prepare
 from m3dspy.programs.lms.experts.task_manager import make_plan
 from m3dspy.programs.task_manager import check_plan
+from m3dspy.signatures.values import Index
 from m3dspy.workspace.cards import cards
 from m3dspy.workspace.indexes.checking import check_index
 from m3dspy.workspace.look import look
@@ -48,8 +52,8 @@ def test_the_benchmark_runs_on_it(fetched, tmp_path):
     assert (row.s1.successes, row.phantom) == (1, False)
 
 
-def test_the_rules_plan_it_as_the_expert_would(fetched):
-    task, folder, _ = fetched
+def test_the_rules_plan_it_as_the_expert_would_and_index_every_case(fetched, tmp_path):
+    task, folder, (cases, patients) = fetched
     fingerprint = look(folder)
     answer = make_plan(task.requests[0], fingerprint, cards(), "")
     assert answer["plan"] is not None, answer["refusal"]
@@ -57,3 +61,10 @@ def test_the_rules_plan_it_as_the_expert_would(fetched):
     assert check_plan(plan, fingerprint, cards()) == []
     assert (plan.task, plan.labels) == (task.task, task.labels)
     assert (plan.patient is None) == (task.facts.patient is None)
+
+    script = tmp_path / "prepare.py"
+    script.write_text(write_prepare(plan, fingerprint)["prepare"])
+    subprocess.run([sys.executable, script, "--data", folder, "--out", tmp_path], check=True)
+    index = Index.model_validate_json((tmp_path / "index.json").read_bytes())
+    items = [*index.training, *index.validation, *index.test]
+    assert (len(items), len({item.patient for item in items})) == (cases, patients)

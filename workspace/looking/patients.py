@@ -82,9 +82,9 @@ def _columns(seen: Seen) -> Iterator[PatientKey]:
 
 # ------------------------------------------------------------------------------------------------ paths
 def _place(family: Family) -> int | None:
-    """Which part of the path is the patient's folder: the first that varies, classes aside."""
+    """Which part of the path is the patient's folder: the first that varies, classes and official parts aside."""
     for place, part in enumerate(family.parts):
-        if part.kind == "id":
+        if part.kind == "id" and not all(SPLIT_WORDS.intersection(words(name)) for name in _at(place, family.files)):
             folders = {file.rpartition("/")[0] for file in family.files}
             return place if family.stacks or len(family.files) < BUCKET * len(folders) else None
     return None
@@ -94,9 +94,15 @@ def _folder(family: Family, cases: Sequence[str]) -> PatientKey | None:
     place = _place(family)
     if place is None:
         return None
-    patients = {case.split("/")[place] for case in cases}
-    part = family.parts[place].pattern
-    return PatientKey(where="folder", part=part, patients=len(patients), images=len(cases))
+    patients = len(_at(place, cases))
+    if any(part.kind == "id" for part in family.parts[:place]):
+        part = rf"^(?:[^/]+/){{{place}}}([^/]+)/"
+        return PatientKey(where="file name", part=part, patients=patients, images=len(cases))
+    return PatientKey(where="folder", part=family.parts[place].pattern, patients=patients, images=len(cases))
+
+
+def _at(place: int, paths: Sequence[str]) -> set[str]:
+    return {path.split("/")[place] for path in paths}
 
 
 def _visits(cases: Sequence[str]) -> PatientKey | None:
