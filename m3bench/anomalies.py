@@ -27,8 +27,9 @@ Answers = dict[str, tuple[str, list[float]]]
 
 
 def floor(index: Index, root: Path) -> Metric:
-    """How odd an image looks to random filters."""
-    return partial(auroc, _abnormal(index), random_bank.oddness(index, root))
+    """How odd an image looks to random filters that saw a few normal ones; the mean over several draws of these."""
+    truth, draws = _abnormal(index), random_bank.oddness(index, root)
+    return lambda weights: np.mean([auroc(truth, draw, weights) for draw in draws], axis=0)
 
 
 def examine(index: Index, root: Path, predictions: Path) -> Examined:

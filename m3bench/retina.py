@@ -54,10 +54,10 @@ def retina(
         lifted: (1, columns), how far fluid keeps the retina off the pigment epithelium.
     """
     y, x = phantom.millimetres(shape, spacing, (0, random.normal(0, 120)))
-    thick = anatomy.normal(1, 0.05)
-    tilt, bow = random.normal(0, 0.01), anatomy.uniform(0, 5e-6)
+    thick = anatomy.normal(1, 0.08)
+    tilt, bow = random.normal(0, 0.03), anatomy.uniform(0, 8e-6)
     pit = anatomy.uniform(90, 140) * np.exp(-((x / anatomy.uniform(350, 500)) ** 2))
-    surface = tilt * x + bow * x**2 + texture(random, (1, shape[1]), (1, shape[1] / 6), 12) + random.normal(-170, 15)
+    surface = tilt * x + bow * x**2 + texture(random, (1, shape[1]), (1, shape[1] / 6), 12) + random.normal(-170, 30)
     under = y - surface + lifted
     depth = np.minimum((under - pit) / (1 - pit / 330), under) / thick  # the pit is in the retina alone
     image = np.full(shape, 0.04, np.float32) + 0.02 * np.clip(texture(random, shape, 12, 1), 0, 2)
@@ -66,14 +66,17 @@ def retina(
         top = start + waves - (raised if start >= PHOTORECEPTORS else 0) + (lifted if start >= EPITHELIUM else 0)
         bottom = end + waves - (raised if PHOTORECEPTORS <= end <= CHOROID else 0) + (lifted if end > EPITHELIUM else 0)
         share = np.clip((depth - top) / 8 + 0.5, 0, 1) * np.clip((bottom - depth) / 8 + 0.5, 0, 1)
-        image += (level * anatomy.normal(1, 0.04) - image) * share
+        image += (level * anatomy.normal(1, 0.12) - image) * share
     below = np.clip(depth - CHOROID - lifted, 0, None)
     pattern = 1 + 0.15 * texture(random, shape, (3, 4), 1) * (below > 0)
     image *= np.exp(-below / anatomy.uniform(160, 230)) * pattern
-    for _ in range(random.poisson(1.5)):  # a vessel and its shadow
-        at, wide = random.uniform(x.min(), x.max()), random.uniform(25, 60)
-        image *= 1 - random.uniform(0.2, 0.6) * np.exp(-(((x - at) / wide) ** 2)) * (depth > 25)
+    for _ in range(random.poisson(3)):  # a vessel and its shadow
+        at, wide = random.uniform(x.min(), x.max()), random.uniform(25, 110)
+        image *= 1 - random.uniform(0.2, 0.8) * np.exp(-(((x - at) / wide) ** 2)) * (depth > 25)
         image += 0.35 * inside(disc(x, depth, (at, 30), (1.2 * wide, 25)), 0.6)
+    if random.random() < 0.5:  # the vitreous has come off, and its skin shows
+        off = random.uniform(25, 120) + texture(random, x.shape, (1, shape[1] / 5), 15)
+        image += random.uniform(0.15, 0.4) * np.exp(-(((depth + off) / 7) ** 2))
     beneath = (depth > EPITHELIUM) & (depth < EPITHELIUM + lifted)
     return Retina(image, x, depth, beneath)
 
@@ -83,7 +86,7 @@ def detachment(
 ) -> Volume:
     """(1, columns): how far fluid under the retina lifts it, a dome."""
     (x,) = phantom.millimetres(shape[1:], spacing[1:], (anatomy.uniform(-700, 700),))
-    return (random.uniform(90, 200) * np.clip(1 - (x / anatomy.uniform(900, 1800)) ** 2, 0, None))[None]
+    return (random.uniform(35, 90) * np.clip(1 - (x / anatomy.uniform(600, 1500)) ** 2, 0, None))[None]
 
 
 def cysts(
@@ -99,7 +102,7 @@ def cysts(
     centre = random.uniform(0.7 * eye.x.min(), 0.7 * eye.x.max())
     for _ in range(count):
         at = centre + random.normal(0, 500), random.uniform(95, 225)
-        distance = disc(eye.x, eye.depth, at, (random.uniform(180, 520), random.uniform(30, 75))) + rough
+        distance = disc(eye.x, eye.depth, at, (random.uniform(120, 400), random.uniform(20, 55))) + rough
         within = (eye.depth > 45) & (eye.depth < 248)
         fluid |= (distance < 1) & within
         share = np.maximum(share, inside(distance, 0.3) * within)
@@ -107,7 +110,8 @@ def cysts(
 
 
 def scanned(image: Volume, anatomy: np.random.Generator, random: np.random.Generator) -> Volume:
-    """The image with multiplicative speckle, a bright or a weak scan, compressed as on the screen."""
-    looks = anatomy.uniform(8, 14)
+    """The image with multiplicative speckle, a bright or a weak scan that fades to the sides, as on the screen."""
+    looks = anatomy.uniform(4, 14)
     speckled = blurred(image, 0.7) * blurred(random.gamma(looks, 1 / looks, image.shape), 0.45)
-    return np.clip(speckled * anatomy.uniform(0.9, 1.1), 0, None) ** 0.8 + 0.01
+    fading = 1 + random.uniform(-0.35, 0.35) * np.linspace(-1, 1, image.shape[1], dtype=np.float32)
+    return np.clip(speckled * fading * anatomy.uniform(0.7, 1.2), 0, None) ** anatomy.uniform(0.65, 0.95) + 0.01

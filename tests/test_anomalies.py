@@ -266,7 +266,7 @@ def test_the_random_bank_finds_an_odd_image_whatever_its_size_and_colours(tmp_pa
         image[10:20, 10:20] += 80 * (item.label == "abnormal")
         picture(tmp_path / str(item.image), image.astype(np.uint8))
     odd = random_bank.oddness(index, tmp_path)
-    assert odd[1::2].min() > odd[::2].max()
+    assert odd[:, 1::2].min() > odd[:, ::2].max()
     assert (random_bank.oddness(index, tmp_path) == odd).all()
 
 

@@ -35,9 +35,9 @@ def draw(s: Slice, seed: int) -> Picture:
         r = disc(x, y, (side * random.uniform(76, 86), random.normal(-22, 6)), (random.uniform(58, 68), 124)) + form
         dome = 92 - 10 * (side < 0) - 20 * np.exp(-(((x - side * 76) / 50) ** 2)) + 50 * ((x - side * 76) / 200) ** 2
         lungs += inside(r, 0.09) * np.clip((dome - y) / 10, 0, 1)
-    tissue -= random.uniform(0.95, 1.1) * lungs
+    tissue -= random.uniform(0.85, 1.15) * lungs
     heart = random.uniform(64, 84)
-    soft, low = random.uniform(0, 0.2), random.uniform(20, 60)
+    soft, low = random.uniform(0, 0.35), random.uniform(20, 60)
     tissue += 0.75 * inside(disc(x, y, (0.25 * heart, 60), (heart, 60)), 0.2) * (y < 112)
     for side in (-1, 1):  # breasts, or muscle
         tissue += soft * inside(disc(x, y, (side * 84, low), (62, 50)), 0.5)
@@ -51,21 +51,21 @@ def draw(s: Slice, seed: int) -> Picture:
     tissue += random.uniform(0.04, 0.09) * lungs * vessels * np.exp(-np.abs(np.abs(x) - 40) / 50)
     tissue += devices(x, y, random)
     if s.shows:
-        for _ in range(1 + random.poisson(1.6)):
+        for _ in range(1 + random.poisson(1.2)):
             tissue += opacity(x, y, random) * lungs
 
     film = 1 - np.exp(-1.05 * np.clip(tissue, 0, None))
     film += random.normal(0, 0.012, SHAPE) * (2 - film)
     film = blurred(film, 0.5) + random.normal(0, 0.02) * x / 200 + random.normal(0, 0.02) * y / 200  # heel effect
     low, high = np.percentile(film, [1, 99])
-    grey = np.clip((film - low) / (high - low), 0, 1) ** random.uniform(0.92, 1.08)
+    grey = np.clip((film - low) / (high - low), 0, 1) ** random.uniform(0.75, 1.3)
     return Picture(grey, np.zeros(SHAPE, bool))
 
 
 def opacity(x: Volume, y: Volume, random: np.random.Generator) -> Volume:
     """What an airspace opacity adds to the beam's way through tissue."""
     centre = random.choice([-1, 1]) * random.uniform(55, 105), random.uniform(-70, 60)
-    radii = random.uniform(32, 60, 2)
+    radii = random.uniform(24, 48, 2)
     r = disc(x, y, centre, radii, random.uniform(0, 3)) + texture(random, SHAPE, 6, 0.35)
     return random.uniform(0.7, 1.3) * inside(r, 0.8) * (1 + texture(random, SHAPE, 1.5, 0.3))
 

@@ -31,7 +31,7 @@ def draw(s: Slice, seed: int) -> Picture:
     pink = 0.32 + 0.06 * texture(random, SHAPE, 6, 1) + 0.12 * blurred(tumour, 3)
     pink = np.clip(pink, 0.05, None) * (1 - 0.8 * blurred(gaps, 1)) * (1 - 0.5 * nuclei)
     blue = 0.06 + 1.15 * nuclei * (1 + 0.18 * texture(random, SHAPE, 0.8, 1))
-    strength = slide.uniform(0.8, 1.15, 2)
+    strength = slide.uniform(0.7, 1.25, 2)
     hue = slide.normal(0, 0.02, (2, 3))
     density = strength[0] * blue[..., None] * (np.array(HAEMATOXYLIN) + hue[0])
     density = density + strength[1] * pink[..., None] * (np.array(EOSIN) + hue[1])

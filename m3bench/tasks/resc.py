@@ -27,7 +27,7 @@ def draw(s: Slice, seed: int) -> Picture:
     eye = retina(anatomy, random, SHAPE, SPACING, lifted=lifted)
     image, fluid = eye.image, eye.beneath
     if swollen:
-        image, pockets = cysts(image, eye, random, 2 + random.poisson(2.5), random.uniform(0.6, 0.9))
+        image, pockets = cysts(image, eye, random, 3 + random.poisson(3), random.uniform(0.5, 0.85))
         fluid = fluid | pockets
     return Picture(scanned(image, anatomy, random), fluid)
 

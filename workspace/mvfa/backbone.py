@@ -14,6 +14,7 @@ import torch
 from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
+OFFSET = 0.4  # of the size of what the patches of a normalised image give
 Activation = Literal["own", "gelu", "quick_gelu"]
 
 
@@ -42,9 +43,20 @@ def clip_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         clip = open_clip.CLIP(**config)
+        _tell_brightness(clip.visual)
     if weights is not None:
         fill(clip, weights if isinstance(weights, Mapping) else read_weights(weights_file(network, weights)))
     return clip.eval()
+
+
+@torch.no_grad()
+def _tell_brightness(visual: Any) -> None:
+    """Give all tokens of a random tower one offset.
+
+    The norm before its blocks keeps the direction of a token, and bright and dark patches of one form differ in length
+    only. From a common offset their directions differ, too.
+    """
+    visual.positional_embedding += OFFSET * torch.randn(visual.positional_embedding.shape[1])
 
 
 def _config(network: str) -> dict[str, Any]:

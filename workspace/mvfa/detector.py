@@ -1,7 +1,8 @@
-"""A finished detector: adapters, memory bank, fusion scales and thresholds. It scores one image on its own.
+"""A finished detector: adapters, memory bank, probe, fusion scales and thresholds. It scores one image on its own.
 
 The paper fuses by the minimum and maximum over the whole test set, so that one image has no score. Here scales and
-thresholds come from labelled validation images and are part of the model.
+thresholds come from labelled validation images and are part of the model, and so do the shares of the parts in an
+image's score: adapters learn little where only whole images are labelled, and a bank little where normal ones differ.
 """
 
 import json
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 
 from .model import MVFA, Adapters
+from .probe import Probe, features
 from .scoring import MemoryBank, Scale, anomaly_map, auroc, fuse, patch_probability
 from .tokens import Tokens
 
@@ -24,15 +26,15 @@ class Scoring:
 
     size: rows and columns of a map.  pixels: masks were learnt from, so that maps come from the segmentation adapters.
     fusion: weight of the memory bank against the text, 0 to 1.  highest: in an image's score, weight of the highest
-    pixel against the detection adapters, 0 to 1 (paper: 1 where there are masks).  memory: whose tokens the bank holds,
-    "trunk" or "adapters" (paper).
+    pixel against the detection adapters, 0 to 1 (paper: 1 where there are masks); None: all parts of the score count by
+    what they are worth on the validation images.  memory: whose tokens the bank holds, "trunk" or "adapters" (paper).
     """
 
     size: tuple[int, int]
     pixels: bool
     temperature: float = 0.01
     fusion: float = 0.5
-    highest: float = 0.0
+    highest: float | None = None
     memory: str = "trunk"
     bank_cls: bool = False
     align_corners: bool = False
@@ -74,6 +76,7 @@ class Detector:
     """Scores images; see `Detector.fitted`.
 
     Args: text: (E, 2), normal and abnormal.  bank: of the tokens of normal images; none in zero-shot.
+          probe: of the images learnt from; none in zero-shot.
     """
 
     def __init__(
@@ -83,11 +86,14 @@ class Detector:
         text: torch.Tensor,
         how: Scoring,
         bank: MemoryBank | None = None,
+        probe: Probe | None = None,
         scales: dict[str, Scale] | None = None,
+        shares: dict[str, float] | None = None,
         thresholds: tuple[Threshold, Threshold] = (Threshold(0, 1), Threshold(0, 1)),
     ):
         self.model, self.adapters, self.text, self.how = model, adapters, text, how
-        self.bank, self.scales, self.thresholds = bank, scales or {}, thresholds
+        self.bank, self.probe, self.scales, self.thresholds = bank, probe, scales or {}, thresholds
+        self.shares = shares or {}  # of the parts in an image's score; they add up to 1
         self.quality: dict[str, float] = {}  # AUROC of the validation images, and of their pixels where masks are
 
     # ------------------------------------------------------------------------------------------------ fitting
@@ -100,19 +106,23 @@ class Detector:
         how: Scoring,
         normals: Iterable[torch.Tensor],
         validation: Iterable[Batch],
+        taught: Iterable[Batch] = (),
     ) -> "Detector":
-        """A detector whose bank holds normal images, with scales and thresholds from validation images.
+        """A detector whose bank holds normal images, with scales, shares and thresholds from validation images.
 
-        Args: normals: batches of `MVFA.frozen`; none in zero-shot.
+        Args: normals: batches of `MVFA.frozen`; none in zero-shot.  taught: images for the probe; none: no probe.
         Raises: ValueError: validation has no normal or no abnormal image.
         """
-        detector = cls(model, adapters, text, how, _bank(model, adapters, how, normals))
+        bank, probe = _bank(model, adapters, how, normals), _probe(model, adapters, taught)
+        detector = cls(model, adapters, text, how, bank, probe)
         parts, labels, masks = [], [], []
         for batch in validation:
             parts.append(detector.parts(batch.frozen, batch.text))
             labels.append(batch.labels.bool())
             masks += batch.masks
         detector.scale_on(parts)
+        if how.highest is None:
+            detector.shares = _shares(parts, torch.cat(labels))
         scores = [detector.scores(part) for part in parts]
         found = Scores(*(torch.cat(each) for each in zip(*scores, strict=True)))
         detector.thresholds, detector.quality = judged(found, torch.cat(labels), masks)
@@ -126,7 +136,7 @@ class Detector:
 
     # ------------------------------------------------------------------------------------------------ scoring
     def parts(self, frozen: torch.Tensor, text: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """What is fused: a map and an image's score, by text and by memory bank, each the sum over the levels."""
+        """What is fused: maps, and scores of images, by text, by memory bank (sums over the levels) and by probe."""
         with torch.no_grad():
             (output, read), how = self.model.levels(frozen, self.adapters), self.how
             text = self.text if text is None else text
@@ -141,11 +151,18 @@ class Detector:
                 kept = read if how.memory == "trunk" else mapped
                 found["bank map"] = self.bank.map(kept, how.size, align_corners=how.align_corners)
                 found["bank image"] = found["bank map"].mean((1, 2))
+            if self.probe:
+                found["probe image"] = self.probe(features(read))
+            found |= {name.replace("map", "highest"): found[name].amax((1, 2)) for name in found if "map" in name}
         return found
 
     def scores(self, parts: dict[str, torch.Tensor]) -> Scores:
         """Fused scores, in the units of the validation images."""
         pixels, high = self._map(parts), self.how.highest
+        if high is None:
+            return Scores(
+                sum(share * self.scales[name].apply(parts[name]) for name, share in self.shares.items()), pixels
+            )
         highest = self.scales["highest"].apply(pixels.amax((1, 2)))
         return Scores(high * highest + (1 - high) * self.scales["detection"].apply(self._detection(parts)), pixels)
 
@@ -171,11 +188,14 @@ class Detector:
         known = {
             "scoring": asdict(self.how),
             "scales": {name: asdict(scale) for name, scale in self.scales.items()},
+            "shares": self.shares,
             "thresholds": self.thresholds,
         }
         tensors = {"text": self.text.contiguous().cpu()}
         if self.bank:
             tensors |= {f"bank.{level}": rows.contiguous().cpu() for level, rows in enumerate(self.bank.rows)}
+        if self.probe:
+            tensors |= {"probe.weight": self.probe.weight.cpu(), "probe.bias": self.probe.bias.cpu()}
         safetensors.torch.save_file(tensors, folder / "detector.safetensors")
         (folder / "detector.json").write_text(json.dumps(known, indent=1))
 
@@ -189,9 +209,9 @@ class Detector:
         rows = [tensors[f"bank.{level}"] for level in range(len(model.layers)) if f"bank.{level}" in tensors]
         scales = {name: Scale(**scale) for name, scale in known["scales"].items()}
         image, pixel = (Threshold(*numbers) for numbers in known["thresholds"])
-        return cls(
-            model, adapters, tensors["text"], how, MemoryBank.of_rows(rows) if rows else None, scales, (image, pixel)
-        )
+        bank = MemoryBank.of_rows(rows) if rows else None
+        probe = Probe(tensors["probe.weight"], tensors["probe.bias"]) if "probe.weight" in tensors else None
+        return cls(model, adapters, tensors["text"], how, bank, probe, scales, known["shares"], (image, pixel))
 
 
 def _bank(model: MVFA, adapters: Adapters, how: Scoring, normals: Iterable[torch.Tensor]) -> MemoryBank | None:
@@ -203,6 +223,24 @@ def _bank(model: MVFA, adapters: Adapters, how: Scoring, normals: Iterable[torch
     if not tokens:
         return None
     return MemoryBank(Tokens(map(torch.cat, zip(*tokens, strict=True)), grid=model.grid), cls=how.bank_cls)
+
+
+def _probe(model: MVFA, adapters: Adapters, taught: Iterable[Batch]) -> Probe | None:
+    found, labels = [], []
+    with torch.no_grad():
+        for batch in taught:
+            _, read = model.levels(batch.frozen, adapters)
+            found.append(features(read))
+            labels.append(batch.labels)
+    return Probe.fitted(torch.cat(found), torch.cat(labels)) if found else None
+
+
+def _shares(parts: Sequence[dict[str, torch.Tensor]], labels: torch.Tensor) -> dict[str, float]:
+    """How much each part counts in an image's score: as the square of what its AUROC is above chance."""
+    names = [name for name, part in parts[0].items() if part.ndim == 1]
+    worth = {name: max(0.0, auroc(labels, torch.cat([part[name] for part in parts])) - 0.5) ** 2 for name in names}
+    total = sum(worth.values())
+    return {name: value / total if total else 1 / len(worth) for name, value in worth.items()}
 
 
 def _scale(values: Sequence[torch.Tensor], extremes: bool) -> Scale:

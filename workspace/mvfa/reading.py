@@ -70,10 +70,10 @@ class Known:
     abouts: list[str]
     views: int = 1
 
-    def batches(self, text: dict[str, torch.Tensor], size: int = _IMAGES) -> Iterator[Batch]:
-        """All images, in batches of one subject. Args: text: subject -> (E, 2)."""
+    def batches(self, text: dict[str, torch.Tensor], views: bool = True, size: int = _IMAGES) -> Iterator[Batch]:
+        """All images, in batches of one subject. Args: text: subject -> (E, 2).  views: all, or an image's first."""
         for about in dict.fromkeys(self.abouts):
-            rows = [row for row, other in enumerate(self.abouts) if other == about]
+            rows = [row for row, other in enumerate(self.abouts) if other == about and (views or row % self.views == 0)]
             for start in range(0, len(rows), size):
                 some = rows[start : start + size]
                 frozen = self.reader.batch([self.arrays[row] for row in some])

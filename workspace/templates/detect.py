@@ -144,7 +144,8 @@ class Settings:
     words: str = "medical"  # of the text prompts, or "paper"
     temperature: float = 0.01  # of the similarity to the text
     fusion: float = 0.5  # weight of the memory bank against the text
-    highest: float = 0.5  # in an image's score, weight of the highest pixel against the detection adapters
+    highest: float | None = None  # in an image's score, weight of the highest pixel against the detection adapters
+    # (paper); None: adapters, bank and a linear probe count by what they are worth on the validation images
     memory: str = "trunk"  # whose tokens of normal images are remembered: CLIP's, or those of the "adapters" (paper)
     bank_cls: bool = False  # whether the memory bank holds the class tokens too
     align_corners: bool = False  # how maps are enlarged
@@ -185,7 +186,6 @@ SPACE = {
     "lr": FloatDistribution(1e-4, 5e-3, log=True),
     "temperature": FloatDistribution(0.005, 0.05, log=True),
     "fusion": FloatDistribution(0.0, 1.0),
-    "highest": FloatDistribution(0.0, 1.0),
     "augment": FloatDistribution(0.25, 1.0),
     "memory": CategoricalDistribution(("trunk", "adapters")),
     "levels": CategoricalDistribution(("1/4 1/2 3/4 1", "1/4 1/2", "1/2 3/4 1")),
@@ -259,8 +259,8 @@ def check(s: Settings) -> None:
         if getattr(s, name) not in known:
             raise Problem(f"{name}: expected one of {', '.join(known)}, got {getattr(s, name)!r}")
     for name in ("residual", "fusion", "highest"):
-        if not 0 <= getattr(s, name) <= 1:
-            raise Problem(f"{name}: expected 0 to 1, got {getattr(s, name):g}")
+        if (value := getattr(s, name)) is not None and not 0 <= value <= 1:
+            raise Problem(f"{name}: expected 0 to 1, got {value:g}")
 
 
 def device_for(s: Settings) -> Fabric:
@@ -332,7 +332,7 @@ def train(
     abouts = dict.fromkeys([s.about, *data["training"].abouts, *data["validation"].abouts])
     text = {about: core.text(about, s.words) for about in abouts}
     rows, columns = s.size
-    highest = s.highest if marked else 0.0
+    highest = s.highest if marked or s.highest is None else 0.0
     scoring = (s.temperature, s.fusion, highest, s.memory, s.bank_cls, s.align_corners)
     how = Scoring((rows, columns), bool(marked), *scoring)
     count = len(data["training"].labels)
@@ -345,8 +345,9 @@ def train(
     losses = {"temperature": s.temperature, "align_corners": s.align_corners, "detection": s.loss}
 
     def fitted(adapters, views: bool) -> Detector:
-        normals = data["training"].normals(views) if s.shots else ()
-        return Detector.fitted(model, adapters, text[s.about], how, normals, data["validation"].batches(text))
+        few, validation = data["training"], data["validation"].batches(text)
+        learnt = (few.normals(views), validation, few.batches(text, views)) if s.shots else ((), validation)
+        return Detector.fitted(model, adapters, text[s.about], how, *learnt)
 
     # ---- epochs
     for epoch in run.epochs():

@@ -31,7 +31,6 @@ _SPACE = {
     "lr": Knob(low=1e-4, high=5e-3, log=True),
     "temperature": Knob(low=0.005, high=0.05, log=True),
     "fusion": Knob(low=0.0, high=1.0),
-    "highest": Knob(low=0.0, high=1.0),
     "levels": Knob(choices=("1/4 1/2 3/4 1", "1/4 1/2", "1/2 3/4 1")),
 }
 _RESIDUAL = Knob(choices=(0.0, 0.1, 0.2, 0.4))  # above 0 nothing but the first blocks can be cached
