@@ -3,6 +3,7 @@
 import re
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,7 @@ Unsafe = Annotated[bool, typer.Option(help="run LM-written code uncontained wher
 def main() -> None:
     """The console script: every error of the user's is one line, and an exit status that says what kind."""
     signal.signal(signal.SIGTERM, _terminated)
+    warnings.formatwarning = lambda message, *_, **__: f"m3dspy: {message}\n"  # one line, without the code behind it
     try:
         app()
     except (M3Error, Stopped) as error:

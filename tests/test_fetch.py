@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+from real_trees import TREES
 
 from m3dspy.errors import DataError
 from m3dspy.m3bench import fetch as fetching
@@ -65,6 +66,18 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(download, tmp_path):
         fetch(TASK, download, tmp_path / "real")
     assert "images/*.nii.gz: 2 of 3 files; nothing is called labels.json. Download it from zenodo" in str(told.value)
     assert not (tmp_path / "real").exists()
+
+
+def test_a_phantom_is_no_download(tmp_path):
+    make("ADNI", tmp_path / "ADNI", size=find("ADNI").smallest)
+    with pytest.raises(DataError, match=r"ADNI is a phantom, no download of ADNI\. Apply at adni"):
+        fetch(find("ADNI"), tmp_path / "ADNI")
+
+
+def test_what_has_to_be_arranged_first_is_not_read_as_it_is(tmp_path):
+    TREES["COVID19"](tmp_path / "root/COVID19")
+    with pytest.raises(DataError, match=r"arranged first: `m3dspy data fetch COVID19 --from .*root/COVID19 --to"):
+        real(tmp_path / "root", [find("COVID19")])
 
 
 def test_more_than_was_published_is_noted(download):
