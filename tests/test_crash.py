@@ -271,7 +271,7 @@ exec "$2" "$3" "$1" "$4"
 
 
 @root_only
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_disk_that_fills_amid_training_keeps_the_last_checkpoint_and_the_run_goes_on_once_there_is_space(tmp_path):
     task.make("COVID19", tmp_path / "data", size=task.find("COVID19").smallest)
     disk = tmp_path / "disk"
