@@ -102,7 +102,9 @@ def _forged(name: str, layout: str, seed: int, folder: Path) -> Exercise:
     )
     given = any(case.split for case in cases)
     listed = [
-        item | {"mask": case.mask} | ({"split": case.split} if case.split else {})
+        item
+        | {"label": case.label or None, "mask": case.mask, "findings": case.findings, "impression": case.impression}
+        | ({"split": case.split} if case.split else {})
         for item, case in zip(listed, cases, strict=True)
     ]
     shares = {} if forged.shots is None else _FEW_OF_POOL if given else _FEW

@@ -21,11 +21,13 @@ EDITS = {  # kind -> (what stands in a template, on the way of a smoke run; what
         ("torch.zeros(len(items), len(s.labels))", "torch.zeros(len(s.labels), len(items))"),
         ("case.mask[window][None]", "case.mask[window]"),
         ("seen = case.image[None], ", "seen = case.image, "),
+        ("words[:, :-1])", "words[:-1])"),
     ),
     "wrong axis": (
         ("logits.log_softmax(1)", "logits.log_softmax(2)"),
         ("logits[0].softmax(0)", "logits[0].softmax(4)"),
         (".split(s.batch)[:steps]", ".split(s.batch, 1)[:steps]"),
+        (".flatten(0, 1), words", ".flatten(1, 2), words"),
     ),
     "wrong dtype": (
         (".to(torch.float16)", ".to(torch.bfloat16)"),
@@ -35,6 +37,7 @@ EDITS = {  # kind -> (what stands in a template, on the way of a smoke run; what
         ("replacement=True", "with_replacement=True"),
         ("to_onehot_y=True", "onehot_y=True"),
         ("strength=s.augment", "strengths=s.augment"),
+        ("ignore_index=PAD", "ignored_index=PAD"),
     ),
     "wrong number of arguments": (
         ("Room(s.cache_gb, ", "Room("),

@@ -54,6 +54,8 @@ def make(layout: str, seed: int, folder: Path) -> Forged:
         request = _topics.ask_in_vain(module.TASK, topic, random)
     elif shots:
         request = _topics.ask_to_detect(topic.images, shots, random)
+    elif module.TASK == "report_generation":
+        request = _topics.ask_to_report(topic.images, random)
     else:
         names = list(topic.names)
         kept = [i for i in range(len(names)) if len(names) == 1 or random.random() < 0.8]

@@ -27,6 +27,7 @@ COMPILED = (  # in this order, so that any few in a row differ in much
     "lookalikes",
     "dicom-series",
     "normal-abnormal",
+    "report-table",
 )
 _FIRST_SEED: dict[Part, int] = {"train": 0, "validation": 500_000, "held-out": 0}
 _SEEDS, _ROUNDS = 500_000, 1000  # of a part; of one `seed` of names()

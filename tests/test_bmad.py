@@ -124,7 +124,9 @@ def test_the_oracle_errs_where_the_folders_do(name):
     ]
     index = Index.model_validate({"task": task.task, "labels": task.labels, "about": "x", "test": test})
     # of 60 abnormal images 6 % (4) show nothing, of 60 normal ones 3 % (2) show the sign
-    assert task.oracle(index, {"cases": {s.path: {"shows": s.shows} for s in slices}}) == pytest.approx(0.95)
+    best = task.oracle(index, {"cases": {s.path: {"shows": s.shows} for s in slices}})
+    assert 0.95 < best < 0.985  # a guess that goes wrong half of the time ends at 0.95
+    assert task.oracle(index, {"cases": {s.path: {"shows": s.kind != "good"} for s in slices}}) == 1
 
 
 @pytest.mark.parametrize("name", SETS)

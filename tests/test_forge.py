@@ -29,7 +29,7 @@ PARTS = ("train", "validation", "held-out")
 LAYOUTS = [(layout, part) for part in ("train", "held-out") for layout in partition.layouts_of(part)]
 NAMES = [f"forge-{layout}-{seed:06d}" for layout, _ in LAYOUTS for seed in range(3)]
 ANOMALIES = [f"forge-normal-abnormal-{seed:06d}" for seed in range(18)]
-SCRIPTS = {name: (emit.TEMPLATES / f"{name}.py").read_text() for name in ("classify", "detect", "segment")}
+SCRIPTS = {name: (emit.TEMPLATES / f"{name}.py").read_text() for name in ("classify", "detect", "segment", "report")}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_layouts_differ_in_all_that_real_datasets_differ_in(home):
     groups = [group for one in made for group in one.fingerprint.groups]
     assert len(LAYOUTS) >= 12
     assert {(plan.task, plan.dims) for plan in plans} == set(TOPICS)
-    assert {plan.source.kind for plan in plans} == {"folder", "table", "masks"}
+    assert {plan.source.kind for plan in plans} == {"folder", "table", "masks", "json"}
     assert {plan.patient and plan.patient.where for plan in plans} == {None, "folder", "file name", "column"}
     assert {group.format for group in groups} == {"raster", "nifti", "dicom", "npy", "torch_tensor"}
     assert {True, False} == {group.slices for group in groups} == {one.official_split for one in made}
@@ -175,8 +175,8 @@ def test_anomaly_detections_differ_and_each_of_their_lists_holds_enough_of_both_
 
 
 def test_one_request_in_six_is_in_vain(home):
-    made = [exercise.make(name, home) for name in partition.names("train", 73)[:-1]]
-    assert [one.refused for one in made].count(True) == 12  # of 72 forged: every layout once in six rounds
+    made = [exercise.make(name, home) for name in partition.names("train", 79)[:-1]]
+    assert [one.refused for one in made].count(True) == 13  # of 78 forged: every layout once in six rounds
     assert all(one.fingerprint.groups and one.request for one in made)
 
 
@@ -238,7 +238,7 @@ def test_any_few_exercises_in_a_row_differ(part):
 
 def test_another_seed_gives_other_exercises_and_too_many_are_refused():
     assert not set(partition.names("train", 50)[:-1]) & set(partition.names("train", 50, seed=1)[:-1])
-    with pytest.raises(UsageError, match="20000 exercises with seed 0: a seed is 0 to 499 and gives at most 12000"):
+    with pytest.raises(UsageError, match="20000 exercises with seed 0: a seed is 0 to 499 and gives at most 13000"):
         partition.names("train", 20_000)
     with pytest.raises(UsageError, match="No part is called 'test'"):
         partition.names("test", 1)

@@ -23,7 +23,7 @@ MOST_PATIENTS = 18
 class Case:
     """One eligible case. label: as the index calls it, or the path of its mask.  split: as the dataset says.
 
-    mask: of what is abnormal, in an anomaly detection.
+    mask: of what is abnormal, in an anomaly detection.  findings, impression: of a report; the label is then "".
     """
 
     image: str | tuple[str, ...]
@@ -31,6 +31,8 @@ class Case:
     label: str
     split: str | None = None
     mask: str | None = None
+    findings: str | None = None
+    impression: str | None = None
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,14 @@ ANOMALIES_2D = (
     Topic("spine", "X-ray", "radiographs of the spine", _KINDS, about="spine X-ray"),
     Topic("abdomen", "CT", "CT slices of the kidneys", _KINDS, about="kidney CT"),
 )
+REPORTS_2D = tuple(topic for topic in CLASSES_2D if topic.region in ("chest", "knee", "breast"))
 TOPICS: dict[tuple[Task, int], tuple[Topic, ...]] = {
     ("classification", 2): CLASSES_2D,
     ("classification", 3): CLASSES_3D,
     ("segmentation", 2): MASKS_2D,
     ("segmentation", 3): MASKS_3D,
     ("anomaly_detection", 2): ANOMALIES_2D,
+    ("report_generation", 2): REPORTS_2D,
 }
 _CLASSIFY = (
     "tell {names} apart on {images}",
@@ -138,6 +140,13 @@ _DETECT = (
     "{Word}-shot anomaly detection for {images}, please.",
     "Can a model spot outliers among {images} after {word} examples of both kinds?",
     "Learn from {word} normal and {word} abnormal {images} to detect anomalies in new ones.",
+)
+_REPORT = (
+    "write the radiology report of {images}",
+    "Draft the findings for {images}, as a radiologist would dictate them.",
+    "We need a model that generates reports of {images}.",
+    "Train a report generator on these {images}.",
+    "Put into words what {images} show: a report for each.",
 )
 _ZERO_SHOT = (
     "zero-shot anomaly detection on {images}",
@@ -172,10 +181,17 @@ def ask_to_detect(images: str, shots: int, random: np.random.Generator) -> str:
     return phrase.format(images=images, shots=shots, word=word, Word=word.capitalize())
 
 
+def ask_to_report(images: str, random: np.random.Generator) -> str:
+    """A request for reports."""
+    return _REPORT[random.integers(len(_REPORT))].format(images=images)
+
+
 def ask_in_vain(task: Task, about: Topic, random: np.random.Generator) -> str:
     """A request that a folder about this topic cannot serve: another subject, other labels, another kind of task."""
     if task == "anomaly_detection":
         return _detect_in_vain(about, random)
+    if task == "report_generation":
+        return _report_in_vain(about, random)
     other: Task = "segmentation" if task == "classification" else "classification"
     match ("subject", "labels", "kind", "task")[random.integers(4)]:
         case "subject":
@@ -201,6 +217,14 @@ def _detect_in_vain(about: Topic, random: np.random.Generator) -> str:
             return _ZERO_SHOT[random.integers(len(_ZERO_SHOT))].format(images=about.images)
         case _:
             return _OTHER_TASKS[random.integers(len(_OTHER_TASKS))].format(images=about.images)
+
+
+def _report_in_vain(about: Topic, random: np.random.Generator) -> str:
+    """Another subject, or another kind of task."""
+    if random.random() < 0.5:
+        foreign = [topic for topic in CLASSES_3D if topic.region != about.region]
+        return ask_to_report(foreign[random.integers(len(foreign))].images, random)
+    return _OTHER_TASKS[random.integers(1, len(_OTHER_TASKS))].format(images=about.images)
 
 
 def _and(names: Sequence[str]) -> str:
