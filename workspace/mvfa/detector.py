@@ -160,9 +160,8 @@ class Detector:
         """Fused scores, in the units of the validation images."""
         pixels, high = self._map(parts), self.how.highest
         if high is None:
-            return Scores(
-                sum(share * self.scales[name].apply(parts[name]) for name, share in self.shares.items()), pixels
-            )
+            each = [share * self.scales[name].apply(parts[name]) for name, share in self.shares.items()]
+            return Scores(torch.stack(each).sum(0), pixels)
         highest = self.scales["highest"].apply(pixels.amax((1, 2)))
         return Scores(high * highest + (1 - high) * self.scales["detection"].apply(self._detection(parts)), pixels)
 

@@ -346,8 +346,8 @@ def train(
 
     def fitted(adapters, views: bool) -> Detector:
         few, validation = data["training"], data["validation"].batches(text)
-        learnt = (few.normals(views), validation, few.batches(text, views)) if s.shots else ((), validation)
-        return Detector.fitted(model, adapters, text[s.about], how, *learnt)
+        normals, taught = (few.normals(views), few.batches(text, views)) if s.shots else ((), ())
+        return Detector.fitted(model, adapters, text[s.about], how, normals, validation, taught)
 
     # ---- epochs
     for epoch in run.epochs():
