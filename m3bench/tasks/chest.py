@@ -67,7 +67,8 @@ def opacity(x: Volume, y: Volume, random: np.random.Generator) -> Volume:
     centre = random.choice([-1, 1]) * random.uniform(55, 105), random.uniform(-70, 60)
     radii = random.uniform(24, 48, 2)
     r = disc(x, y, centre, radii, random.uniform(0, 3)) + texture(random, SHAPE, 6, 0.35)
-    return random.uniform(0.7, 1.3) * inside(r, 0.8) * (1 + texture(random, SHAPE, 1.5, 0.3))
+    net = np.clip(1 + texture(random, SHAPE, 1.4, 1.0), 0, 3)  # airways and septa within it
+    return random.uniform(0.5, 0.9) * inside(r, 0.8) * net
 
 
 def devices(x: Volume, y: Volume, random: np.random.Generator) -> Volume | float:

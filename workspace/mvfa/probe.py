@@ -1,7 +1,8 @@
-"""A linear probe: which images are abnormal, by the mean and the spread of a frozen CLIP's tokens over the patches.
+"""A linear probe: which images are abnormal, by the spread and the extremes of a frozen CLIP's tokens over the patches.
 
 Few images have no say on a map, but do on a direction. Radford et al. 2021, arXiv:2103.00020, section 3.2, with ridge
-regression in place of logistic regression: it has a closed form.
+regression in place of logistic regression: it has a closed form. Means over the patches are left out, for they tell how
+an image was exposed.
 """
 
 from collections.abc import Sequence
@@ -38,6 +39,6 @@ class Probe:
 
 
 def features(tokens: Sequence[Tensor] | Tensor) -> Tensor:
-    """(B, levels * 2 * E): mean and deviation of the patches' tokens, level by level."""
+    """(B, levels * 2 * E): deviation and maximum of the patches' tokens, level by level."""
     patches = stacked(tokens)[:, :, 1:]
-    return torch.cat([patches.mean(2), patches.std(2, correction=0)], -1).transpose(0, 1).flatten(1)
+    return torch.cat([patches.std(2, correction=0), patches.amax(2)], -1).transpose(0, 1).flatten(1)
