@@ -105,7 +105,7 @@ def _read(folder: Path) -> tuple[str, list[_Kept]]:
         raise DataError(f"{folder} holds no benchmark that ended: there is no bench.json. Run m3dspy bench.") from None
     datasets = [find(row.dataset) for row in table.rows]
     kept = [_Kept(task, found) for task in datasets for found in rounds_of(folder, task, table.rounds)]
-    told = [part for part in (table.candidate, table.program, table.lm) if part]
+    told = [part for part in (table.candidate, table.program.removeprefix("none: "), table.lm) if part]
     return ", ".join(dict.fromkeys(told)) or folder.name, kept
 
 
