@@ -33,12 +33,12 @@ def draw(s: Slice, seed: int) -> Picture:
     if what == "CNV":
         at, wide = anatomy.uniform(-900, 900), anatomy.uniform(450, 900)
         raised = (
-            random.uniform(70, 130) * np.exp(-(((x - at) / wide) ** 2)) * (1 + texture(random, x.shape, (1, 5), 0.2))
+            random.uniform(90, 160) * np.exp(-(((x - at) / wide) ** 2)) * (1 + texture(random, x.shape, (1, 5), 0.2))
         )
     if what == "DRUSEN":
         for _ in range(6 + random.poisson(3)):
             at, wide = anatomy.uniform(-1900, 1900), random.uniform(120, 260)
-            raised = np.maximum(raised, random.uniform(45, 100) * np.exp(-(((x - at) / wide) ** 2)))
+            raised = np.maximum(raised, random.uniform(65, 130) * np.exp(-(((x - at) / wide) ** 2)))
     lifted = detachment(SHAPE, SPACING, anatomy, random) if what in ("CNV", "DME") and anatomy.random() < 0.8 else 0.0
     eye = retina(anatomy, random, SHAPE, SPACING, raised, lifted)
     image = eye.image
