@@ -33,13 +33,13 @@ def draw(s: Slice, seed: int) -> Picture:
     wide = anatomy.uniform(4, 8) * (1 - abs(level) / 60)
     for side in (-1, 1):
         ventricle = disc(x, y, (side * 11, -0.2 * level), (wide, 24), side * 0.25)
-        image += anatomy.uniform(0, 0.25) * inside(ventricle / 1.25, 0.5)
+        image += anatomy.uniform(0, 0.2) * inside(ventricle / 1.25, 0.5)
         image[ventricle < 1] = FLUID
         image[disc(x, y, (side * 22, 4), (7, 15), side * 0.3) < 1] = 0.5 * (WHITE + GREY)
-    for _ in range(random.poisson(4)):  # spots of age
+    for _ in range(random.poisson(3)):  # spots of age
         angle, away = random.uniform(0, 2 * np.pi), random.uniform(20, 48)
-        spot = disc(x, y, (away * np.sin(angle), away * np.cos(angle)), random.uniform(2, 8, 2), angle)
-        image += random.uniform(0.08, 0.35) * inside(spot, 0.6) * (outline < 0.85)
+        spot = disc(x, y, (away * np.sin(angle), away * np.cos(angle)), random.uniform(2, 5, 2), angle)
+        image += random.uniform(0.08, 0.3) * inside(spot, 0.6) * (outline < 0.85)
 
     tumour = np.zeros(SHAPE, bool)
     if s.shows:
@@ -47,7 +47,8 @@ def draw(s: Slice, seed: int) -> Picture:
         radii = anatomy.uniform(12, 25, 2) * random.uniform(0.7, 1)
         distance = disc(x, y, (side * across, ahead), radii, anatomy.uniform(0, 3)) + texture(random, SHAPE, 9, 0.22)
         tumour = (distance < 1) & (outline < 0.94)
-        image += anatomy.uniform(0.16, 0.38) * inside(distance, 0.35) * tumour
+        uneven = np.clip(1 + texture(random, SHAPE, 1.6, 0.6), 0, 2)
+        image += anatomy.uniform(0.16, 0.38) * inside(distance, 0.35) * tumour * uneven
         if anatomy.random() < 0.6:  # a core that takes up less, or more
             image += anatomy.choice([-0.25, 0.12]) * inside(distance / 0.55, 0.5)
 
