@@ -20,7 +20,7 @@ import typer
 
 from m3dspy.errors import RunFailed
 from m3dspy.m3bench.bench import REFERENCES, references
-from m3dspy.m3bench.exercise import plan_of
+from m3dspy.m3bench.exercise import SHOTS, plan_of
 from m3dspy.m3bench.grade import grade
 from m3dspy.m3bench.task import BenchTask, find, make, tasks, truth
 from m3dspy.signatures.values import Design, Group, Index, Plan
@@ -29,7 +29,6 @@ from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import write_atomic
 
 LOG = "log.txt"
-SHOTS = 4  # of each kind, as the requests of the benchmark name
 MOST_VOXELS = {2: 128 * 128, 3: 80_000}  # of a whole image that a network sees at once
 
 
