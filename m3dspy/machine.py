@@ -9,7 +9,7 @@ from typing import Any
 
 from m3dspy import __version__
 from m3dspy.programs.lms.model import KEYS
-from m3dspy.workspace import execute
+from m3dspy.workspace import execute, hardware
 from m3dspy.workspace.sandbox import walls
 
 _PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
@@ -75,10 +75,6 @@ def _version(package: str) -> str | None:
 
 def _gpus() -> list[str]:
     try:
-        import torch
+        return [f"{found.gpu}, {found.gigabytes:.0f} GB" for found in hardware.gpus()]
     except ImportError:
         return []
-    return [
-        f"{p.name}, {p.total_memory / 2**30:.0f} GiB"
-        for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    ]

@@ -65,6 +65,7 @@ class Spread(Value):
     """How a number varies over the sampled files, one entry an axis (one only for scalars)."""
 
     least: tuple[float, ...]
+    tenth: tuple[float, ...] = Field(description="10th percentile")
     median: tuple[float, ...]
     most: tuple[float, ...]
 
@@ -343,6 +344,13 @@ class IndexSummary(Value):
 
 
 # ------------------------------------------------------------------------------------------------ Design
+class Machine(Value):
+    """What trains."""
+
+    gpu: str = Field(default="", description="the smallest GPU there is; '': none, the CPU trains")
+    gigabytes: float = Field(default=0.0, ge=0, description="memory of that GPU")
+
+
 class Knob(Value):
     """One dimension of the search space: a range (`low`, `high`) or a list of choices."""
 
@@ -391,6 +399,7 @@ class Design(Value):
     weight_decay: float = Field(default=1e-2, ge=0, lt=1)
     batch: int = Field(ge=1, le=512)
     epochs: int = Field(ge=1, le=10_000)
+    crops: int = Field(default=4, ge=1, le=1000, description="segmentation: patches an image and epoch")
     shots: int | None = Field(default=None, ge=0, description="anomaly_detection: as in the plan")
     space: dict[str, Knob] = Field(default_factory=dict, description="setting -> what Optuna may try; empty: no tuning")
     why: str = Field(default="", description="one sentence a radiologist can follow")

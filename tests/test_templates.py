@@ -439,8 +439,11 @@ def test_every_network_answers_in_the_shape_of_its_contract_and_learns(name):
         if module.TASK == "report_generation":  # features on a grid that is coarser along every axis
             wanted = tuple(answer.shape)
             assert wanted[0] == 2 and all(0 < n < whole for n, whole in zip(wanted[2:], size, strict=True))
-        for part in answer if isinstance(answer, list) else [answer]:
-            assert part.shape == wanted
+        finest, *coarser = answer if isinstance(answer, list) else [answer]
+        assert finest.shape == wanted
+        for part in coarser:  # of deep supervision
+            assert part.shape[:2] == wanted[:2]
+            assert all(whole % n == 0 for n, whole in zip(part.shape[2:], size, strict=True))
         sum(part.square().mean() for part in (answer if isinstance(answer, list) else [answer])).backward()
         assert all(weight.grad is not None for weight in net.parameters())
         assert net.eval()(torch.randn(1, 2, *size)).shape == (1, *wanted[1:])
@@ -471,9 +474,24 @@ def test_a_random_clip_is_the_same_everywhere_and_frozen_by_mvfa():
 
 def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():
     script("network")
-    strides_of = importlib.import_module("networks.dynunet").strides_of
-    assert strides_of((64, 64, 16), (1.0, 1.0, 5.0)) == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
-    assert strides_of((32, 32), (1.0, 1.0)) == [[1, 1], [2, 2], [2, 2]]
+    levels = importlib.import_module("networks.dynunet").levels
+    strides, kernels = levels((64, 64, 16), (1.0, 1.0, 5.0))
+    assert strides == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]
+    assert kernels == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+    assert levels((32, 32), (1.0, 1.0))[0] == [[1, 1], [2, 2], [2, 2], [2, 2]]
+    assert levels((36, 30), (1.0, 1.0))[0] == [[1, 1], [2, 2], [2, 1]]  # 15 is odd, 9 are odd
+
+
+@pytest.mark.parametrize("name", ["dynunet", "segresnet"])
+def test_a_convolution_across_thick_slices_sees_one_at_first(name):
+    import torch
+
+    script("network")
+    s = replace(script("segment").SETTINGS, size=(32, 32, 16), spacing=(1.0, 1.0, 6.0), width=4)
+    net = importlib.import_module(f"networks.{name}").network(s)
+    kernels = [layer.kernel_size for layer in net.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert kernels[0] == (3, 3, 1)
+    assert (3, 3, 3) in kernels
 
 
 def test_labels_that_overlap_are_learned_and_answered_as_bits(tmp_path):

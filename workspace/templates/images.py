@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.transforms import (
     ClipIntensityPercentiles,
+    Compose,
     NormalizeIntensity,
     Orientation,
+    RandAdjustContrast,
+    RandGaussianSmooth,
+    RandScaleIntensityFixedMean,
+    RandSimulateLowResolution,
     Resize,
     ResizeWithPadOrCrop,
     ScaleIntensityRange,
@@ -133,6 +138,29 @@ def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[tor
         mask[half] = F.grid_sample(mask[half], grid, mode="nearest", padding_mode="border", align_corners=False)
     x = x * (1 + 0.2 * a * torch.randn(one, device=device)) + 0.2 * a * torch.randn(one, device=device)
     return x + 0.1 * a * torch.rand(one, device=device) * torch.randn_like(x), mask
+
+
+def weathered(x: torch.Tensor, s) -> torch.Tensor:
+    """Blur, fade, coarsen and darken some images of a batch, in place: nnU-Net's further augmentation, MONAI's code.
+
+    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z, supplementary 4, with its chances times s.augment.
+    Args: x: (B, C, *space).
+    """
+    a = s.augment
+    some = Compose(
+        [
+            RandGaussianSmooth((0.5, 1), (0.5, 1), (0.5, 1), prob=0.2 * a),
+            RandScaleIntensityFixedMean(prob=0.15 * a, factors=0.25),
+            RandSimulateLowResolution(
+                prob=0.25 * a, zoom_range=(0.5, 1), upsample_mode={2: "bilinear", 3: "trilinear"}[s.dims]
+            ),
+            RandAdjustContrast(prob=0.3 * a, gamma=(0.7, 1.5)),
+        ]
+    )
+    some.set_random_state(int(torch.randint(2**31, ())))
+    for image in x:
+        image.copy_(convert_to_tensor(some(image), track_meta=False))
+    return x
 
 
 class Room:

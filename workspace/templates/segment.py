@@ -14,6 +14,7 @@ means done. --smoke takes one step on four cases and writes nothing.
 
 import gzip
 import io
+import itertools
 import math
 import shutil
 import sys
@@ -46,6 +47,7 @@ from images import (
     resized,
     size_at,
     upright,
+    weathered,
     with_channels,
 )
 
@@ -227,6 +229,16 @@ def marked(net, x: torch.Tensor, s: Settings, fabric: Fabric, overlap: float) ->
     return chances
 
 
+def marked_mirrored(net, x: torch.Tensor, s: Settings, fabric: Fabric) -> torch.Tensor:
+    """As `marked`, the mean over the image and its allowed mirror images."""
+    axes = [axis + 1 for axis in s.flips]
+    ways = [list(way) for count in range(len(axes) + 1) for way in itertools.combinations(axes, count)]
+    total = torch.zeros(())
+    for way in ways:  # one at a time: a large volume has no room for all of them
+        total = total + marked(net, x.flip(way), s, fabric, 0.5).flip(way)
+    return total / len(ways)
+
+
 def dice(answer: np.ndarray, truth: np.ndarray, s: Settings) -> list[float]:
     """2 |A and B| / (|A| + |B|) of each label; NaN where the truth does not show it."""
     scores = []
@@ -279,7 +291,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
         for rows in order.split(s.batch):
             images, masks = map(list, zip(*(patch_of(training[row], s) for row in rows), strict=True))
             x, y = augmented(on_device(images, run.fabric.device), s, on_device(masks, run.fabric.device))
-            run.step(loss(run.net(x), y))
+            run.step(loss(run.net(weathered(x, s)), y))
         run.ema.eval()
         scores = np.array([score_of(case, run, s) for case in cases["validation"]])
         if smoke:
@@ -301,7 +313,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
 def mask_of(item: dict, root: Path, s: Settings, net, fabric: Fabric) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask in the image's own grid, in the mask values of the dataset, and the image's affine."""
     x, shape, affine = load_image(item, root, s)
-    chances = marked(net, x, s, fabric, 0.5)
+    chances = marked_mirrored(net, x, s, fabric)
     most = sum(s.values) if s.multilabel else max(s.values)
     values = np.asarray([0, *s.values], np.uint8 if most < 256 else np.uint16)
     best, answer = torch.full(shape, -1.0), np.zeros(shape, values.dtype)
