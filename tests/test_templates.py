@@ -53,13 +53,16 @@ def test_one_json_line_an_epoch_is_printed_and_nothing_else(name, tmp_path, caps
 
 
 def test_every_test_case_gets_a_row_of_probabilities(tmp_path):
-    train(script("classify"), tmp_path / "data", tmp_path / "out")
+    module = script("classify")
+    train(module, tmp_path / "data", tmp_path / "out")
+    s = script("harness").saved_settings(tmp_path / "out", module.Settings)
+    assert s.priors == (0.5, 0.5)  # of 14 training cases
     rows = list(csv.DictReader((tmp_path / "out/predictions/predictions.csv").open()))
     assert [row["id"] for row in rows] == ["case20", "case21", "case22", "case23"]
     for row in rows:
         chances = {"large": float(row["large"]), "small": float(row["small"])}
         assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
-        assert row["label"] == max(chances, key=chances.get)
+        assert row["label"] == module.chosen(np.array(list(chances.values())), s)
 
 
 def test_every_test_mask_lies_on_the_grid_of_its_image(tmp_path):
@@ -287,6 +290,70 @@ def test_dice_is_twice_the_overlap_over_the_sum():
     found = script("segment").dice(answer, truth, s)
     assert found[:2] == [2 * 2 / (2 + 3), 0.0]
     assert np.isnan(found[2])  # the truth has no label 3
+
+
+def test_the_temperature_makes_answers_as_sure_as_they_are_right():
+    """Odds of 9 that hold three times in four: the temperature turns them into odds of 3."""
+    import torch
+
+    module = script("classify")
+    s = replace(module.SETTINGS, labels=("a", "b"))
+    logits = torch.log(torch.tensor([[[9.0, 1.0]] * 4]))
+    truth, training = np.array([[1, 0]] * 3 + [[0, 1]]), np.array([[1, 0], [0, 1]])
+    found = module.calibrated(logits, truth, training, s)
+    assert found.temperature == pytest.approx(2, rel=0.06)  # 9 ** (1 / 2) is 3
+    assert module.probabilities(logits, found)[0] == pytest.approx([0.75, 0.25], abs=0.02)
+
+
+def test_answers_know_how_often_each_label_is_although_classes_are_drawn_equally_often():
+    import torch
+
+    module = script("classify")
+    s = replace(module.SETTINGS, labels=("a", "b"), priors=(0.9, 0.1))
+    assert module.probabilities(torch.zeros(1, 1, 2), s)[0] == pytest.approx([0.9, 0.1])
+    assert module.probabilities(torch.zeros(1, 1, 2), replace(s, multilabel=True))[0] == pytest.approx([0.5, 0.5])
+
+
+def test_a_label_is_given_from_where_sensitivity_and_specificity_are_best():
+    module = script("classify")
+    chances, truth = np.array([0.1, 0.2, 0.4, 0.8]), np.array([False, False, True, True])
+    assert module.cut(chances, truth, 0.35) == 0.35  # right everywhere, and no better value is nearer
+    assert module.cut(chances, truth, 0.9) == pytest.approx(0.3)  # the middle of 0.2 and 0.4
+    assert module.cut(chances, ~truth & False, 0.1) == 0.1  # no case has it: nothing to choose from
+    s = replace(module.SETTINGS, labels=("often", "rare"), cuts=(0.9, 0.1))
+    assert [module.chosen(np.array(p), s) for p in ([0.95, 0.05], [0.8, 0.2])] == ["often", "rare"]
+    several = replace(s, multilabel=True, cuts=(0.5, 0.25))
+    assert [module.chosen(np.array(p), several) for p in ([0.6, 0.3], [0.1, 0.2])] == ["often;rare", ""]
+
+
+def test_blended_images_have_blended_labels():
+    import torch
+
+    module = script("classify")
+    x = torch.tensor([0.0, 1.0])[:, None, None, None]
+    truth = torch.eye(2)
+    assert module.mixed(x, truth, module.SETTINGS)[0] is x
+    torch.manual_seed(1)
+    while True:
+        blended, labels = module.mixed(x, truth, replace(module.SETTINGS, mixup=1.0))
+        if not torch.equal(blended, x):
+            break
+    assert torch.equal(blended.flatten(), labels[:, 1])
+    assert torch.equal(labels.sum(1), torch.ones(2))
+
+
+def test_weathered_images_are_a_few_of_the_batch_and_follow_the_seed():
+    import torch
+
+    module, s = script("images"), replace(script("classify").SETTINGS, augment=1.0)
+    x = torch.rand(40, 1, 8, 8, 8)
+    torch.manual_seed(0)
+    found = module.weathered(x.clone(), s)
+    torch.manual_seed(0)
+    assert torch.equal(found, module.weathered(x.clone(), s))
+    changed = (found != x).flatten(1).any(1).sum()
+    assert 12 <= changed <= 36  # one way at least takes 64 % of them: 1 - 0.8 * 0.85 * 0.75 * 0.7
+    assert torch.equal(module.weathered(x.clone(), replace(s, augment=0.0)), x)
 
 
 def test_focal_loss_is_the_cross_entropy_times_the_squared_doubt():

@@ -42,6 +42,7 @@ FIXED = {
     "cache_gb",
     "precision",
     "compile",
+    "temperature",
 }
 MOST_VOXELS = 2**25  # in one batch: nnU-Net's largest plans use 2**23, which fill a GPU of 11 GB
 

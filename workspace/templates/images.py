@@ -9,16 +9,14 @@ import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.transforms import (
+    AdjustContrast,
     ClipIntensityPercentiles,
-    Compose,
+    GaussianSmooth,
     NormalizeIntensity,
     Orientation,
-    RandAdjustContrast,
-    RandGaussianSmooth,
-    RandScaleIntensityFixedMean,
-    RandSimulateLowResolution,
     Resize,
     ResizeWithPadOrCrop,
+    ScaleIntensityFixedMean,
     ScaleIntensityRange,
 )
 from monai.utils import convert_to_tensor
@@ -141,26 +139,29 @@ def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[tor
 
 
 def weathered(x: torch.Tensor, s) -> torch.Tensor:
-    """Blur, fade, coarsen and darken some images of a batch, in place: nnU-Net's further augmentation, MONAI's code.
+    """Blur, fade, coarsen and darken a few images of a batch, in place: the rest of nnU-Net's augmentation.
 
-    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z, supplementary 4, with its chances times s.augment.
-    Args: x: (B, C, *space).
+    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z, with its chances times s.augment. Args: x: (B, C, *space).
     """
-    a = s.augment
-    some = Compose(
-        [
-            RandGaussianSmooth((0.5, 1), (0.5, 1), (0.5, 1), prob=0.2 * a),
-            RandScaleIntensityFixedMean(prob=0.15 * a, factors=0.25),
-            RandSimulateLowResolution(
-                prob=0.25 * a, zoom_range=(0.5, 1), upsample_mode={2: "bilinear", 3: "trilinear"}[s.dims]
-            ),
-            RandAdjustContrast(prob=0.3 * a, gamma=(0.7, 1.5)),
-        ]
+    ways = (
+        (0.2, lambda image: GaussianSmooth(_between(0.5, 1))(image)),
+        (0.15, lambda image: ScaleIntensityFixedMean(_between(-0.25, 0.25))(image)),
+        (0.25, lambda image: _coarse(image, _between(0.5, 1))),
+        (0.3, lambda image: AdjustContrast(_between(0.7, 1.5), retain_stats=True)(image)),
     )
-    some.set_random_state(int(torch.randint(2**31, ())))
-    for image in x:
-        image.copy_(convert_to_tensor(some(image), track_meta=False))
+    for chance, way in ways:
+        for place in torch.nonzero(torch.rand(len(x)) < chance * s.augment).flatten().tolist():
+            x[place] = convert_to_tensor(way(x[place]), track_meta=False)
     return x
+
+
+def _between(low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand(()))
+
+
+def _coarse(image: torch.Tensor, zoom: float) -> torch.Tensor:
+    """(C, *space) as a scanner with larger voxels sees it."""
+    return resized(resized(image, [max(1, round(n * zoom)) for n in image.shape[1:]]), image.shape[1:])
 
 
 class Room:
