@@ -248,6 +248,22 @@ def predict(
     _say(json, {"out": str(out), **found}, f"{found['cases']} predictions in {out}")
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
+    to: Annotated[str, typer.Option(help="bundle (of MONAI), onnx or torchscript")],
+    out: Annotated[Path, typer.Option(help="where it goes; must be new or empty")],
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Write a run's model for other software, compared with the model itself on held-out cases."""
+    from m3dspy import job
+    from m3dspy.workspace.runs import Run
+
+    compared = job.export(Run.open(run, runs), to, out)
+    _say(json, {"out": str(out), "form": to, "compared": compared}, f"{to} in {out}\n{compared}")
+
+
 @app.command("compile")
 def compile_program(
     teacher: Annotated[str, typer.Option(help="a strong language model, which is only needed now")],

@@ -39,7 +39,7 @@ from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
-from m3dspy.workspace import execute, inventory, private, public, training, untrusted, weights
+from m3dspy.workspace import execute, exporting, inventory, private, public, training, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import report
@@ -212,6 +212,18 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
     with private.hiding(private.read(run.folder / private.FILE)), _told(tell):
         training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe, weights=clip)
     return {"cases": len(items), "ids": [item.id for item in items]}
+
+
+def export(run: Run, form: str, out: Path) -> str:
+    """Write a finished run's model in a form of `exporting`; how it was compared with the model, in words.
+
+    Raises: UsageError, RunFailed: as there, or the run has no model.
+    """
+    if (outcome := run.load("outcome", Outcome)).status != "done":
+        raise UsageError(f"Run {run.id} has no model: status {outcome.status}. {outcome.reason}")
+    request, script = run.load("request", Request), run.load("script", Script)
+    with private.hiding(private.read(run.folder / private.FILE)):
+        return exporting.export(run, form, out, trusted=script.trusted, unsafe=request.unsafe)
 
 
 @dataclass(frozen=True)
