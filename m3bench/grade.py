@@ -39,8 +39,9 @@ def grade(
         control: predictions of the same pipeline trained on shuffled labels; one that misses a case proves nothing, and
         then `s2` is False.  dealt: compare with the same answers dealt to other patients, too: see m3bench.dealing.
         oracle: the best score that a phantom allows.
-        draws, untuned: of an anomaly detection: predictions for the same test cases after learning from other draws of
-        the shots (draw 1, 2, ...; `predictions` are draw 0), and with the settings before tuning; None: there are none.
+        untuned: predictions for the same test cases with the settings before tuning; None: there are none.
+        draws: of an anomaly detection: predictions after learning from other draws of the shots (draw 1, 2, ...;
+        `predictions` are draw 0).
     Returns: a Grade; with nothing but the floor to be compared with `s2` is False.
     Raises: DataError: the index has no test labels, or a mask of the dataset cannot be read.
     """
@@ -60,6 +61,12 @@ def grade(
     if dealt and (other := dealt_answers(index, root, predictions, task, seed)):
         controls["dealt"] = other
 
+    details = task.details(index, root, predictions, trivial, weights, **beside)
+    if untuned is not None and not answered.missing:
+        before = task.examine(index, root, untuned)
+        if not before.missing:
+            gain = score(lambda weights: answered.metric(weights) - before.metric(weights), weights)
+            details["others"] = {"gain by tuning": gain, **details["others"]}
     value = score(answered.metric, weights)
     s1 = not answered.missing and (checkpoint is None or valid_weights(checkpoint))
     asked = {name for name, wanted in (("control", control is not None), ("dealt", dealt)) if wanted}
@@ -79,5 +86,5 @@ def grade(
         s1=s1,
         s2=s1 and bool(ahead),
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
-        **task.details(index, root, predictions, trivial, weights, **beside),
+        **details,
     )

@@ -497,12 +497,10 @@ def _tune(run: Run, request: Request, trials: int, minutes: float | None, truste
 
 
 def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
-    """Further trainings of an anomaly detection, as (attempt, where its predictions go, settings).
+    """Further trainings, as (attempt, where its predictions go, settings).
 
-    The settings that tuning began with, where it found others; and other draws of the few shots.
+    The settings that tuning began with, where it found others; of an anomaly detection, other draws of the few shots.
     """
-    if run.load("index", Index).task != "anomaly_detection":
-        return []
     tuned, few = run.load("tuned", Tuned), run.load("design", Design).shots
     found = [("untuned", "untuned", {})] if tuned.trials and tuned.settings != tuned.trials[0].settings else []
     draws = DRAWS if few else ()
