@@ -13,7 +13,7 @@ from m3dspy.m3bench import anomalies, classes, masks, reports
 from m3dspy.m3bench.answers import valid_weights
 from m3dspy.m3bench.dealing import dealt as dealt_answers
 from m3dspy.m3bench.stats import Metric, beats, resampled, score
-from m3dspy.signatures.values import Grade, Index
+from m3dspy.signatures.values import Grade, Index, Score
 
 TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies, "report_generation": reports}
 ABOVE_ORACLE = 0.01  # what chance on the test cases may add to the best possible score
@@ -88,3 +88,13 @@ def grade(
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
         **details,
     )
+
+
+def out_of_fold(index: Index, root: Path, predictions: Path, seed: int = 0) -> dict[str, Score]:
+    """The deciding metric on training and validation cases, each answered by a model that did not learn from it.
+
+    Args: predictions: folder of their answers.
+    """
+    pooled = index.model_copy(update={"test": (*index.training, *index.validation)})
+    task, weights = TASKS[index.task], resampled([item.patient for item in pooled.test], seed)
+    return {f"out-of-fold {task.METRIC}": score(task.examine(pooled, root, predictions).metric, weights)}

@@ -53,6 +53,15 @@ Weights = Annotated[
         "backbone is random)"
     ),
 ]
+Folds = Annotated[
+    int,
+    typer.Option(
+        help="train as many models, each checked on another part of the training and validation patients; the mean of "
+        "their probabilities counts",
+        min=1,
+        max=20,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
 Cluster = Annotated[
     str | None,
@@ -147,6 +156,7 @@ def run(
     time: Time = None,
     budget: Budget = None,
     max_calls: MaxCalls = None,
+    folds: Folds = 1,
     seed: Seed = 0,
     weights: Weights = None,
     runs: Runs = Path("runs"),
@@ -173,6 +183,7 @@ def run(
         api_base=api_base,
         trials=trials,
         minutes=_minutes(time),
+        folds=folds,
         seed=seed,
         weights=_weights(weights),
         budget=budget,

@@ -41,6 +41,7 @@ class Request(Value):
     api_base: str | None = Field(default=None, description="server of the LMs that name none")
     trials: int = Field(default=10, ge=0)
     minutes: float | None = Field(default=None, gt=0, description="wall time for tuning; the final training is not cut")
+    folds: int = Field(default=1, ge=1, le=20, description="models, each checked on another part of the cases")
     seed: int = 0
     weights: str | None = Field(
         default=None, description="of a pretrained backbone: a file, absolute, or a name that open_clip knows"

@@ -356,6 +356,67 @@ def test_weathered_images_are_a_few_of_the_batch_and_follow_the_seed():
     assert torch.equal(module.weathered(x.clone(), replace(s, augment=0.0)), x)
 
 
+def test_folds_check_every_patient_once_and_never_on_what_was_learnt():
+    folds = script("harness").folds
+    items = [{"id": str(i), "patient": f"p{i // 2}"} for i in range(24)]  # two images a patient
+    kinds = ["ab"[i // 2 % 2] for i in range(24)]
+    s = replace(script("classify").SETTINGS, folds=3)
+    parts = folds(items[:18], items[18:], kinds, s)
+    assert sorted(row for _, checked in parts for row in checked) == list(range(24))
+    for learnt, checked in parts:
+        assert not {items[row]["patient"] for row in learnt} & {items[row]["patient"] for row in checked}
+        assert sorted(kinds[row] for row in checked) == ["a"] * 4 + ["b"] * 4
+    assert folds(items[:18], items[18:], kinds, replace(s, folds=1)) == [(list(range(18)), list(range(18, 24)))]
+    with pytest.raises(script("harness").Problem, match="13 folds need as many patients; there are 12: lower folds"):
+        folds(items[:18], items[18:], kinds, replace(s, folds=13))
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_an_ensemble_answers_with_the_mean_probability(multilabel):
+    import torch
+
+    members = [torch.nn.Linear(4, 3) for _ in range(3)]
+    x = torch.randn(5, 4)
+    chances = torch.nn.Sigmoid() if multilabel else torch.nn.Softmax(1)
+    found = chances(script("harness").Ensemble(members, multilabel)(x))
+    assert torch.allclose(found, torch.stack([chances(member(x)) for member in members]).mean(0), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_a_training_of_folds_that_is_killed_ends_with_the_same_model_and_answers_every_case(
+    name, tmp_path, monkeypatch
+):
+    module, harness = script(name), script("harness")
+    train(module, tmp_path / "data", tmp_path / "a", folds=2)
+    say, said = harness.say, []
+
+    def killed_in_the_second_fold(**line):
+        said.append(line)
+        if len(said) > 3:
+            raise KeyboardInterrupt
+        say(**line)
+
+    monkeypatch.setattr(harness, "say", killed_in_the_second_fold)
+    with pytest.raises(KeyboardInterrupt):
+        train(module, tmp_path / "data", tmp_path / "b", folds=2)
+    monkeypatch.setattr(harness, "say", say)
+    train(module, tmp_path / "data", tmp_path / "b", resume=True, folds=2)
+    a, b = (weights(tmp_path / part / "model.safetensors") for part in "ab")
+    assert a == b
+    assert {key.split(".")[1] for key in a} == {"0", "1"}
+    assert not list((tmp_path / "a").glob("fold-*"))
+    index = module.made_up(tmp_path / "data")
+    learnt = {item["id"] for item in (*index["training"], *index["validation"])}
+    answers = tmp_path / "a" / "validation"
+    if name == "segment":
+        assert {path.name.removesuffix(".nii.gz") for path in answers.iterdir()} == learnt
+    else:
+        assert {row["id"] for row in csv.DictReader((answers / "predictions.csv").open())} == learnt
+    result = json.loads((tmp_path / "a/result.json").read_text())
+    assert [line["epoch"] for line in result["history"]] == [0, 1, 2, 3]
+
+
 def test_focal_loss_is_the_cross_entropy_times_the_squared_doubt():
     import torch
 

@@ -15,14 +15,13 @@ writes nothing.
 import csv
 import io
 import itertools
-import json
 import math
 import shutil
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ from lightning.fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.metrics import roc_auc_score
 
-from harness import Problem, Training, command_line, commit, cosine, log, say
+from harness import Problem, Training, command_line, commit, cosine, finish, folds, kept, log, say
 from images import (
     Room,
     augmented,
@@ -76,6 +75,7 @@ class Settings:
     patience: int = 30  # epochs without a better score before stopping
     width: int = 8  # channels of the first layer
     dropout: float = 0.3
+    folds: int = 1  # of training and validation cases; a model each, and the mean of their probabilities
     temperature: float = 1.0  # of the logits; this and the next two are filled in from the cases
     priors: tuple[float, ...] = ()  # how often each label is; (): equally often, as in training
     cuts: tuple[float, ...] = ()  # probability of each label from which on it is answered
@@ -247,57 +247,74 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
             raise Problem(f"the index has no {name} cases")
         if s.shuffled:
             lists[name] = dealt_out(items, s.seed)
-    truth = {name: targets(items, s) for name, items in lists.items()}
-    room = Room(s.cache_gb, out / "cache")
-    images = {name: load_all(items, root, s, room) for name, items in lists.items()}
+    items = [*lists["training"], *lists["validation"]]
+    truth, room = targets(items, s), Room(s.cache_gb, out / "cache")
+    images = load_all(items, root, s, room)
     log(f"{len(lists['training'])} training and {len(lists['validation'])} validation images read")
+    kinds = [tuple(row) for row in truth.int().tolist()]
+    s = replace(s, folds=1) if smoke else s
+    split = folds(lists["training"], lists["validation"], list(map(str, kinds)), s)
 
     # ---- model
-    kinds = [tuple(row) for row in truth["training"].int().tolist()]
-    weights = torch.tensor([1.0 if s.multilabel else 1 / Counter(kinds)[kind] for kind in kinds])
-    steps = 1 if smoke else math.ceil(len(kinds) / s.batch)
-    run = Training(s, steps, out, resume, cosine)
+    runs, logits = [], torch.zeros(1 + len(s.flips), len(items), len(s.labels))
+    for fold, (learnt, checked) in enumerate(split):
+        counts = Counter(kinds[row] for row in learnt)
+        weights = torch.tensor([1.0 if s.multilabel else 1 / counts[kinds[row]] for row in learnt])
+        steps = 1 if smoke else math.ceil(len(learnt) / s.batch)
+        folder = out / f"fold-{fold}" if s.folds > 1 else out
+        run = Training(s, steps, folder, resume, cosine, first=fold * s.epochs)
 
-    # ---- epochs: classes are drawn equally often
-    for epoch in run.epochs():
-        for rows in torch.multinomial(weights, steps * s.batch, replacement=True).split(s.batch):
-            x, _ = augmented(on_device([images["training"][row] for row in rows], run.fabric.device), s)
-            x, y = mixed(weathered(x, s), truth["training"][rows].to(run.fabric.device), s)
-            run.step(loss_of(run.net(x).float(), y, s))
-        answers = probabilities(logits_of(run.ema, images["validation"], s, run.fabric), s)
-        if smoke:
-            say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
-            return
-        areas = [auroc(t, p) for t, p in zip(truth["validation"].numpy().T, answers.T, strict=True)]
-        if all(math.isnan(area) for area in areas):
-            raise Problem("all validation cases have the same label: their AUROC does not exist")
-        run.record(epoch, float(np.nanmean(areas)))
+        # ---- epochs: classes are drawn equally often
+        for epoch in run.epochs():
+            for places in torch.multinomial(weights, steps * s.batch, replacement=True).split(s.batch):
+                rows = [learnt[place] for place in places.tolist()]
+                x, _ = augmented(on_device([images[row] for row in rows], run.fabric.device), s)
+                x, y = mixed(weathered(x, s), truth[rows].to(run.fabric.device), s)
+                run.step(loss_of(run.net(x).float(), y, s))
+            answers = probabilities(logits_of(run.ema, [images[row] for row in checked], s, run.fabric), s)
+            if smoke:
+                say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
+                return
+            areas = [auroc(t, p) for t, p in zip(truth[checked].numpy().T, answers.T, strict=True)]
+            if all(math.isnan(area) for area in areas):
+                raise Problem("all validation cases have the same label: their AUROC does not exist")
+            run.record(epoch, float(np.nanmean(areas)))
+        logits[:, checked] = logits_of(run.best_model(), [images[row] for row in checked], s, run.fabric, mirrored=True)
+        runs.append(run)
 
     # ---- result
-    net = run.best_model()
-    logits = logits_of(net, images["validation"], s, run.fabric, mirrored=True)
-    s = calibrated(logits, truth["validation"].numpy(), truth["training"].numpy(), s)
-    commit(out / "settings.json", json.dumps(asdict(s), indent=1).encode())
-    failed = predict(index["test"], root, out / "predictions", s, net, run.fabric)
+    checked = sorted(row for _, rows in split for row in rows)
+    s = calibrated(logits[:, checked], truth[checked].numpy(), truth[split[0][0]].numpy(), s)
+    net = kept(out, runs, s)
+    if s.folds > 1:
+        answers = probabilities(logits, s)
+        write([(item["id"], answer) for item, answer in zip(items, answers, strict=True)], out / "validation", s)
+    failed = predict(index["test"], root, out / "predictions", s, net, runs[0].fabric)
     shutil.rmtree(room.folder, ignore_errors=True)
-    run.finish(failed)
+    finish(out, runs, failed)
 
 
 def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
     """Write predictions.csv; returns the ids of the cases that could not be answered, each with a line in the log."""
-    rows, failed = [], []
+    answers, failed = [], []
     for item in items:
         try:
-            answer = probabilities(logits_of(net, [load(item, root, s)], s, fabric, mirrored=True), s)[0]
+            logits = logits_of(net, [load(item, root, s)], s, fabric, mirrored=True)
         except Problem as problem:
             log(f"error: case {item['id']}: {problem}")
             failed.append(item["id"])
             continue
-        rows.append([item["id"], chosen(answer, s), *(f"{p:.6f}" for p in answer)])
+        answers.append((item["id"], probabilities(logits, s)[0]))
+    write(answers, folder, s)
+    return failed
+
+
+def write(answers: list[tuple[str, np.ndarray]], folder: Path, s: Settings) -> None:
+    """predictions.csv of cases and their probabilities."""
+    rows = [[id, chosen(chances, s), *(f"{p:.6f}" for p in chances)] for id, chances in answers]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["id", "label", *s.labels], *rows])
     commit(folder / "predictions.csv", text.getvalue().encode())
-    return failed
 
 
 def made_up(folder: Path) -> dict:

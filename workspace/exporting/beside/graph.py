@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     train, harness = import_module("train"), import_module("harness")
     s = replace(harness.saved_settings(given.model, train.Settings), precision="32-true")
-    net = harness.network(s)
+    net = harness.built(s)
     net.load_state_dict(safetensors.torch.load_file(given.model / "model.safetensors"))
     fabric, net = Fabric(accelerator="cpu", devices=1, precision="32-true"), net.eval()
     write = {"onnx": to_onnx, "torchscript": to_torchscript}[given.form]
