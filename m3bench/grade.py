@@ -13,7 +13,7 @@ from m3dspy.m3bench import anomalies, classes, masks, reports
 from m3dspy.m3bench.answers import valid_weights
 from m3dspy.m3bench.dealing import dealt as dealt_answers
 from m3dspy.m3bench.stats import Metric, beats, resampled, score
-from m3dspy.signatures.values import Grade, Index
+from m3dspy.signatures.values import Grade, Index, Score
 
 TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies, "report_generation": reports}
 ABOVE_ORACLE = 0.01  # what chance on the test cases may add to the best possible score
@@ -39,8 +39,9 @@ def grade(
         control: predictions of the same pipeline trained on shuffled labels; one that misses a case proves nothing, and
         then `s2` is False.  dealt: compare with the same answers dealt to other patients, too: see m3bench.dealing.
         oracle: the best score that a phantom allows.
-        draws, untuned: of an anomaly detection: predictions for the same test cases after learning from other draws of
-        the shots (draw 1, 2, ...; `predictions` are draw 0), and with the settings before tuning; None: there are none.
+        untuned: predictions for the same test cases with the settings before tuning; None: there are none.
+        draws: of an anomaly detection: predictions after learning from other draws of the shots (draw 1, 2, ...;
+        `predictions` are draw 0).
     Returns: a Grade; with nothing but the floor to be compared with `s2` is False.
     Raises: DataError: the index has no test labels, or a mask of the dataset cannot be read.
     """
@@ -60,6 +61,12 @@ def grade(
     if dealt and (other := dealt_answers(index, root, predictions, task, seed)):
         controls["dealt"] = other
 
+    details = task.details(index, root, predictions, trivial, weights, **beside)
+    if untuned is not None and not answered.missing:
+        before = task.examine(index, root, untuned)
+        if not before.missing:
+            gain = score(lambda weights: answered.metric(weights) - before.metric(weights), weights)
+            details["others"] = {"gain by tuning": gain, **details["others"]}
     value = score(answered.metric, weights)
     s1 = not answered.missing and (checkpoint is None or valid_weights(checkpoint))
     asked = {name for name, wanted in (("control", control is not None), ("dealt", dealt)) if wanted}
@@ -79,5 +86,15 @@ def grade(
         s1=s1,
         s2=s1 and bool(ahead),
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
-        **task.details(index, root, predictions, trivial, weights, **beside),
+        **details,
     )
+
+
+def out_of_fold(index: Index, root: Path, predictions: Path, seed: int = 0) -> dict[str, Score]:
+    """The deciding metric on training and validation cases, each answered by a model that did not learn from it.
+
+    Args: predictions: folder of their answers.
+    """
+    pooled = index.model_copy(update={"test": (*index.training, *index.validation)})
+    task, weights = TASKS[index.task], resampled([item.patient for item in pooled.test], seed)
+    return {f"out-of-fold {task.METRIC}": score(task.examine(pooled, root, predictions).metric, weights)}

@@ -53,6 +53,15 @@ Weights = Annotated[
         "backbone is random)"
     ),
 ]
+Folds = Annotated[
+    int,
+    typer.Option(
+        help="train as many models, each checked on another part of the training and validation patients; the mean of "
+        "their probabilities counts",
+        min=1,
+        max=20,
+    ),
+]
 Seed = Annotated[int, typer.Option(help="of split, tuning and training")]
 Cluster = Annotated[
     str | None,
@@ -147,6 +156,7 @@ def run(
     time: Time = None,
     budget: Budget = None,
     max_calls: MaxCalls = None,
+    folds: Folds = 1,
     seed: Seed = 0,
     weights: Weights = None,
     runs: Runs = Path("runs"),
@@ -173,6 +183,7 @@ def run(
         api_base=api_base,
         trials=trials,
         minutes=_minutes(time),
+        folds=folds,
         seed=seed,
         weights=_weights(weights),
         budget=budget,
@@ -246,6 +257,22 @@ def predict(
 
     found = job.predict(Run.open(run, runs), images, out, clip=_weights(weights))
     _say(json, {"out": str(out), **found}, f"{found['cases']} predictions in {out}")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
+    to: Annotated[str, typer.Option(help="bundle (of MONAI), onnx or torchscript")],
+    out: Annotated[Path, typer.Option(help="where it goes; must be new or empty")],
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Write a run's model for other software, compared with the model itself on held-out cases."""
+    from m3dspy import job
+    from m3dspy.workspace.runs import Run
+
+    compared = job.export(Run.open(run, runs), to, out)
+    _say(json, {"out": str(out), "form": to, "compared": compared}, f"{to} in {out}\n{compared}")
 
 
 @app.command("compile")

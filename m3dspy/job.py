@@ -30,7 +30,7 @@ from m3dspy.m3bench import task as datasets
 from m3dspy.m3bench.bench import Table
 from m3dspy.m3bench.bench import bench as run_bench
 from m3dspy.m3bench.candidate import Assignment, Limits, Submission
-from m3dspy.m3bench.grade import grade
+from m3dspy.m3bench.grade import grade, out_of_fold
 from m3dspy.optimizers.storage import storage_of
 from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
@@ -39,7 +39,7 @@ from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
-from m3dspy.workspace import execute, inventory, private, public, training, untrusted, weights
+from m3dspy.workspace import emit, execute, exporting, inventory, private, public, training, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import report
@@ -212,6 +212,18 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
     with private.hiding(private.read(run.folder / private.FILE)), _told(tell):
         training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe, weights=clip)
     return {"cases": len(items), "ids": [item.id for item in items]}
+
+
+def export(run: Run, form: str, out: Path) -> str:
+    """Write a finished run's model in a form of `exporting`; how it was compared with the model, in words.
+
+    Raises: UsageError, RunFailed: as there, or the run has no model.
+    """
+    if (outcome := run.load("outcome", Outcome)).status != "done":
+        raise UsageError(f"Run {run.id} has no model: status {outcome.status}. {outcome.reason}")
+    request, script = run.load("request", Request), run.load("script", Script)
+    with private.hiding(private.read(run.folder / private.FILE)):
+        return exporting.export(run, form, out, trusted=script.trusted, unsafe=request.unsafe)
 
 
 @dataclass(frozen=True)
@@ -454,7 +466,7 @@ def _train(run: Run, request: Request, keep_control: bool = False) -> None:
     inventory.check(run, request)
     if not run.has("model"):
         with run.stage("train"):
-            training.fit(run, "final", settings, resume=True, trusted=trusted, unsafe=unsafe)
+            training.fit(run, "final", settings | _folds(run, request), resume=True, trusted=trusted, unsafe=unsafe)
             run.adopt(_adopt(run, "final", "predictions"), "model")
     if not run.has("control/predictions"):
         with run.stage("control"):
@@ -484,13 +496,22 @@ def _tune(run: Run, request: Request, trials: int, minutes: float | None, truste
         return tune(run, trials, minutes, **how, executor=executor)
 
 
-def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
-    """Further trainings of an anomaly detection, as (attempt, where its predictions go, settings).
+def _folds(run: Run, request: Request) -> dict[str, Any]:
+    """The setting that asks for a model of several folds, where the template has it."""
+    if request.folds == 1:
+        return {}
+    template = run.load("design", Design).template
+    if "folds" not in emit.fields(template):
+        run.event("warning", text=f"--folds {request.folds}: a model of the template {template} has one fold.")
+        return {}
+    return {"folds": request.folds}
 
-    The settings that tuning began with, where it found others; and other draws of the few shots.
+
+def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
+    """Further trainings, as (attempt, where its predictions go, settings).
+
+    The settings that tuning began with, where it found others; of an anomaly detection, other draws of the few shots.
     """
-    if run.load("index", Index).task != "anomaly_detection":
-        return []
     tuned, few = run.load("tuned", Tuned), run.load("design", Design).shots
     found = [("untuned", "untuned", {})] if tuned.trials and tuned.settings != tuned.trials[0].settings else []
     draws = DRAWS if few else ()
@@ -534,6 +555,9 @@ def _grade(run: Run, request: Request) -> Grade:
                 untuned=next((run.folder / name for _, name, _ in beside if name == "untuned"), None),
                 seed=request.seed,
             )
+            if (answers := run.folder / "model" / "validation").is_dir():
+                others = out_of_fold(index, root, answers, request.seed) | found.others
+                found = found.model_copy(update={"others": others})
             run.commit("grade", found)
     return run.load("grade", Grade)
 

@@ -3,15 +3,18 @@
 import os
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from m3dspy import __version__
 from m3dspy.programs.lms.model import KEYS
-from m3dspy.workspace import execute
+from m3dspy.workspace import execute, hardware
 from m3dspy.workspace.sandbox import walls
 
+_EXTRAS = {"export": "m3dspy export", "cluster": "--cluster", "postgresql": "--storage postgresql://"}  # what for
 _PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
 
 
@@ -26,6 +29,7 @@ def checkup() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "disk_free_gib": round(shutil.disk_usage(Path.cwd()).free / 2**30, 1),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "extras": {extra: lacking(extra) for extra in _EXTRAS},
         "gpus": _gpus(),
         "sandbox": {
             "level": contained.level,
@@ -49,6 +53,9 @@ def as_text(found: dict[str, Any]) -> str:
         _sandbox(found["sandbox"]),
         "keys: " + (", ".join(keys) or "none set; --lm rules and local servers (--api-base) need none"),
     ]
+    for extra, packages in found["extras"].items():
+        if packages:
+            lines.append(f"{_EXTRAS[extra]} needs {', '.join(packages)}, not installed: pip install 'm3dspy[{extra}]'")
     if missing := [name for name, v in found["packages"].items() if v is None]:
         lines.append(f"to mend: pip install {' '.join(missing)}")
     return "\n".join(lines)
@@ -66,6 +73,13 @@ def _sandbox(found: dict[str, Any]) -> str:
     )
 
 
+def lacking(extra: str) -> list[str]:
+    """The packages of an extra that are not installed."""
+    needed = map(Requirement, requires("m3dspy") or ())
+    of_extra = (need for need in needed if need.marker and need.marker.evaluate({"extra": extra}))
+    return [need.name for need in of_extra if not need.marker.evaluate({"extra": ""}) and _version(need.name) is None]
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -75,10 +89,6 @@ def _version(package: str) -> str | None:
 
 def _gpus() -> list[str]:
     try:
-        import torch
+        return [f"{found.gpu}, {found.gigabytes:.0f} GB" for found in hardware.gpus()]
     except ImportError:
         return []
-    return [
-        f"{p.name}, {p.total_memory / 2**30:.0f} GiB"
-        for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    ]

@@ -16,7 +16,7 @@ from m3dspy.errors import DataError, Defect, LMFailed, M3Error, Refused, RunFail
 from m3dspy.m3bench.exercise import Exercise
 from m3dspy.m3bench.forge import damage
 from m3dspy.optimizers.track import Track
-from m3dspy.optimizers.workshop import Workshop
+from m3dspy.optimizers.workshop import MACHINE, Workshop
 from m3dspy.programs.builder import STAGES, Builder
 from m3dspy.programs.lms.experts.module_architect import design_training
 from m3dspy.programs.role import OnRepair, Role, SentBack
@@ -101,7 +101,7 @@ def lesson(name: str, workshop: Workshop) -> Lesson:
     exercise = workshop.exercise(name)
     plan, _, index = exercise.answers
     inputs = {"request": exercise.request, "plan": plan, "index": summary(index), "fingerprint": exercise.fingerprint}
-    design = design_training(**inputs, catalogue=catalogue(plan.task), complaint="")["design"]
+    design = design_training(**inputs, machine=MACHINE, catalogue=catalogue(plan.task), complaint="")["design"]
     with workshop.run(exercise) as run:
         sound = (emit(design, index, run.folder / "code") / "train.py").read_text()
     return Lesson(design, sound, *damage(sound, exercise.seed))
@@ -158,6 +158,7 @@ def _design(role: Role, exercise: Exercise, request: str, workshop: Workshop, on
         plan=plan,
         index=index,
         fingerprint=exercise.fingerprint,
+        machine=MACHINE,
         catalogue=catalogue(plan.task),
         on_repair=on_repair,
     ).design

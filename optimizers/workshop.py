@@ -31,12 +31,13 @@ from m3dspy.errors import DataError, RunFailed
 from m3dspy.m3bench import exercise as exercises
 from m3dspy.m3bench.exercise import Exercise
 from m3dspy.programs.builder import Hands
-from m3dspy.signatures.values import Design, Index, Plan, Request
+from m3dspy.signatures.values import Design, Index, Machine, Plan, Request
 from m3dspy.workspace import training
 from m3dspy.workspace.emit import emit
 from m3dspy.workspace.preparing import prepare
 from m3dspy.workspace.runs import Run, write_atomic
 
+MACHINE = Machine()  # exercises are the same everywhere: no GPU
 _PARTS = ("signatures", "workspace", "m3bench")  # what exercises and the outcome of a script depend on
 
 
@@ -89,7 +90,7 @@ class Workshop:
             key = _hash("smoke", exercise.name, *(part.read_text() for part in parts))
             return self._once(key, _smoked, run.folder, trusted, unsafe)
 
-        return Hands(cards=lambda: list(exercise.cards), prepare=prepared, smoke=smoked)
+        return Hands(cards=lambda: list(exercise.cards), prepare=prepared, smoke=smoked, machine=lambda: MACHINE)
 
     @contextmanager
     def run(self, exercise: Exercise, **stages: Plan | Index | Design | None) -> Iterator[Run]:

@@ -13,8 +13,8 @@ from m3dspy.programs.model_trainer import ModelTrainer
 from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import OnRepair, Role, SentBack
 from m3dspy.programs.task_manager import TaskManager
-from m3dspy.signatures.values import Catalogue, DataCard, Design, Fingerprint, Index, Plan, Request, Value
-from m3dspy.workspace import inventory, training
+from m3dspy.signatures.values import Catalogue, DataCard, Design, Fingerprint, Index, Machine, Plan, Request, Value
+from m3dspy.workspace import hardware, inventory, training
 from m3dspy.workspace.cards import cards
 from m3dspy.workspace.emit import catalogue, emit
 from m3dspy.workspace.preparing import prepare
@@ -33,11 +33,12 @@ class Script(Value):
 
 @dataclass(frozen=True)
 class Hands:
-    """What the roles act with: the known cards, and how a prepare.py and a train.py are tried out."""
+    """What the roles act with: the known cards, how a prepare.py and a train.py are tried out, and what trains."""
 
     cards: Callable[[], list[DataCard]] = cards
     prepare: Callable[..., Index] = prepare
     smoke: Callable[..., str] = training.smoke
+    machine: Callable[[], Machine] = hardware.machine
 
 
 class Builder(dspy.Module):
@@ -106,6 +107,7 @@ class Builder(dspy.Module):
             plan=plan,
             index=run.load("index", Index),
             fingerprint=run.load("fingerprint", Fingerprint),
+            machine=hands.machine(),
             catalogue=_offered(run, plan),
             complaint=complaint,
             on_repair=_booked(run),

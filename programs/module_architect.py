@@ -5,7 +5,7 @@ import dspy
 from m3dspy.errors import DataError
 from m3dspy.programs.role import OnRepair, Role
 from m3dspy.signatures.module_architect import DesignTraining
-from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Index, Plan
+from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Index, Machine, Plan
 from m3dspy.workspace.emit import check_design
 from m3dspy.workspace.indexing import summary
 
@@ -25,6 +25,7 @@ class ModuleArchitect(Role):
         plan: Plan,
         index: Index,
         fingerprint: Fingerprint,
+        machine: Machine,
         catalogue: Catalogue,
         complaint: str = "",
         on_repair: OnRepair = lambda role, complaint: None,
@@ -50,6 +51,7 @@ class ModuleArchitect(Role):
                 plan=plan,
                 index=summary(index),
                 fingerprint=fingerprint,
+                machine=machine,
                 catalogue=catalogue,
                 complaint=complaint,
             ),

@@ -2,7 +2,7 @@
 
 import dspy
 
-from m3dspy.signatures.values import Catalogue, Design, Fingerprint, IndexSummary, Plan
+from m3dspy.signatures.values import Catalogue, Design, Fingerprint, IndexSummary, Machine, Plan
 
 
 class DesignTraining(dspy.Signature):
@@ -14,7 +14,10 @@ class DesignTraining(dspy.Signature):
     - Intensity: a fixed window only for CT whose files are all in HU; percentile per image when units are mixed or
       unknown; z-score per image for MR.
     - Mirror an axis only if no label tells its two sides apart. Axis 0 is left-right in 3D; in a 2D image axis 1 is.
-    - The small network unless there are thousands of cases, or the request asks for accuracy before speed.
+    - On a CPU, a training that ends within minutes: a small network, images of about 80 thousand voxels or patches of
+      48 x 48 x 32, some 500 steps. For masks on a GPU, what fills half of it: a strong network, nnU-Net's patch and
+      batch (in 8 gigabytes two patches of 128 x 128 x 128 voxels), 250 steps an epoch, 15 thousand steps in all.
+    - The request may ask for a quick try, or for accuracy before speed.
     - Few cases need more epochs, stronger augmentation and more weight decay than many.
     - An anomaly_detection: `shots` as in the plan, 3 channels, size 240 x 240, intensity unit for 8-bit pictures, else
       window or percentile; about 20 epochs, batch 8, learning rate 1e-3. The preset `paper` only where the request asks
@@ -28,6 +31,7 @@ class DesignTraining(dspy.Signature):
     plan: Plan = dspy.InputField(desc="the task")
     index: IndexSummary = dspy.InputField(desc="cases and patients a split, cases a class")
     fingerprint: Fingerprint = dspy.InputField(desc="shapes, spacings, intensities")
+    machine: Machine = dspy.InputField(desc="what the training runs on")
     catalogue: Catalogue = dspy.InputField(desc="the only templates and networks there are, with their settings")
     complaint: str = dspy.InputField(desc="what was wrong with the last design; empty at first")
     design: Design = dspy.OutputField(desc="one complete run")

@@ -41,6 +41,7 @@ class Request(Value):
     api_base: str | None = Field(default=None, description="server of the LMs that name none")
     trials: int = Field(default=10, ge=0)
     minutes: float | None = Field(default=None, gt=0, description="wall time for tuning; the final training is not cut")
+    folds: int = Field(default=1, ge=1, le=20, description="models, each checked on another part of the cases")
     seed: int = 0
     weights: str | None = Field(
         default=None, description="of a pretrained backbone: a file, absolute, or a name that open_clip knows"
@@ -65,6 +66,7 @@ class Spread(Value):
     """How a number varies over the sampled files, one entry an axis (one only for scalars)."""
 
     least: tuple[float, ...]
+    tenth: tuple[float, ...] = Field(description="10th percentile")
     median: tuple[float, ...]
     most: tuple[float, ...]
 
@@ -343,6 +345,13 @@ class IndexSummary(Value):
 
 
 # ------------------------------------------------------------------------------------------------ Design
+class Machine(Value):
+    """What trains."""
+
+    gpu: str = Field(default="", description="the smallest GPU there is; '': none, the CPU trains")
+    gigabytes: float = Field(default=0.0, ge=0, description="memory of that GPU")
+
+
 class Knob(Value):
     """One dimension of the search space: a range (`low`, `high`) or a list of choices."""
 
@@ -391,6 +400,7 @@ class Design(Value):
     weight_decay: float = Field(default=1e-2, ge=0, lt=1)
     batch: int = Field(ge=1, le=512)
     epochs: int = Field(ge=1, le=10_000)
+    crops: int = Field(default=4, ge=1, le=1000, description="segmentation: patches an image and epoch")
     shots: int | None = Field(default=None, ge=0, description="anomaly_detection: as in the plan")
     space: dict[str, Knob] = Field(default_factory=dict, description="setting -> what Optuna may try; empty: no tuning")
     why: str = Field(default="", description="one sentence a radiologist can follow")

@@ -178,6 +178,16 @@ def test_doctor_never_prints_a_key(m3dspy, monkeypatch):
     assert "sk-secret" not in out
 
 
+def test_doctor_names_what_an_extra_lacks_and_the_command_that_installs_it(m3dspy, monkeypatch):
+    from m3dspy import machine
+
+    wanted = ["numpy>=2", "torch; extra == 'export'", "no-such-package>=1; extra == 'export'"]
+    monkeypatch.setattr(machine, "requires", lambda name: wanted)
+    _, out, _ = m3dspy("doctor")
+    assert "m3dspy export needs no-such-package, not installed: pip install 'm3dspy[export]'" in out.splitlines()
+    assert "--cluster needs" not in out
+
+
 # ---------------------------------------------------------------------------------------------------- the whole job
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

@@ -73,6 +73,17 @@ def test_perfect_answers_score_1_and_constant_ones_a_half(tmp_path):
     assert dull.others["Brier"].value == pytest.approx(0.5)  # 2 x 0.5 squared
 
 
+def test_what_tuning_added_is_the_difference_of_the_scores_on_the_same_patients(tmp_path):
+    index = classes_index()
+    right, constant = write_csv(tmp_path / "p", index, truth_of(index)), write_csv(tmp_path / "u", index, [0.5] * 20)
+    gain = graded(index, right, tmp_path, untuned=constant).others["gain by tuning"]
+    assert (gain.value, gain.low, gain.high) == (0.5, 0.5, 0.5)  # 1 less 0.5, whoever the patients are
+    assert graded(index, constant, tmp_path, untuned=right).others["gain by tuning"].value == -0.5
+    partly = write_csv(tmp_path / "m", index, [None, *truth_of(index)[1:]])
+    assert "gain by tuning" not in graded(index, right, tmp_path, untuned=partly).others
+    assert "gain by tuning" not in graded(index, right, tmp_path).others
+
+
 def test_swapped_labels_score_0(tmp_path):
     index = classes_index()
     found = graded(index, write_csv(tmp_path / "p", index, [1 - t for t in truth_of(index)]), tmp_path)

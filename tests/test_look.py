@@ -184,7 +184,7 @@ def test_images_find_their_masks(tmp_path, image, mask_name, patterns):
     assert pair.mask.startswith(patterns[1])
     groups = {group.pattern: group for group in found.groups}
     assert groups[pair.image].units == {"HU": 6}
-    assert groups[pair.image].spacing == Spread(least=(1, 1, 2), median=(1, 1, 2), most=(1, 1, 2))
+    assert groups[pair.image].spacing == Spread(**dict.fromkeys(("least", "tenth", "median", "most"), (1, 1, 2)))
     assert groups[pair.mask].values == (0, 1, 2)
 
 

@@ -45,9 +45,10 @@ def test_a_probe_tells_a_direction_that_few_images_show(detector):
 def test_parts_count_by_what_they_are_worth_on_the_validation_images(detector):
     found, test, _ = detector
     assert sum(found.shares.values()) == pytest.approx(1)
-    assert set(found.shares) == {"text image", "text highest", "bank image", "bank highest", "probe image"}
+    names = {"text image", "text highest", "bank image", "bank highest", "probe image", "highest"}
+    assert set(found.shares) == names
     parts = found.parts(test.frozen)
-    worth = {name: mvfa.auroc(test.labels, parts[name]) for name in found.shares}
+    worth = {name: mvfa.auroc(test.labels, numbers) for name, numbers in found.images(parts).items()}
     assert mvfa.auroc(test.labels, found.scores(parts).image) > min(worth.values())
     assert found.shares["probe image"] == max(found.shares.values())
 

@@ -11,7 +11,7 @@ from m3dspy.programs.model_trainer import ModelTrainer, check_script
 from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import SentBack
 from m3dspy.programs.task_manager import TaskManager, check_plan
-from m3dspy.signatures.values import Design, Index, Item
+from m3dspy.signatures.values import Design, Index, Item, Machine
 from m3dspy.workspace.emit import TEMPLATES, templates
 
 GOOD = plan_for("tell AD from CN", ADNI).plan
@@ -112,7 +112,8 @@ def test_a_design_keeps_to_the_shots_of_the_plan_and_to_the_networks_offered():
         dspy.context(lm=scripted(*answers), adapter=dspy.ChatAdapter()),
         pytest.raises(DataError, match=r"must be one of: clip_b, clip_l.*The plan says shots 8, the design 4"),
     ):
-        ModuleArchitect()(request=FEW, plan=FEW_SHOTS, index=index, fingerprint=LIVERS, catalogue=MVFA)
+        seen = {"fingerprint": LIVERS, "machine": Machine(), "catalogue": MVFA}
+        ModuleArchitect()(request=FEW, plan=FEW_SHOTS, index=index, **seen)
 
 
 NO_LOOK = {"next_thought": "Enough.", "next_tool_name": "finish", "next_tool_args": "{}"}

@@ -20,6 +20,7 @@ from m3dspy.signatures.values import (
     Catalogue,
     Fingerprint,
     Index,
+    Machine,
     NetworkEntry,
     Plan,
     Source,
@@ -225,7 +226,8 @@ def test_the_design_of_the_rules_sees_the_whole_image_and_mirrors_nothing(folder
         out = tmp_path / name
         out.mkdir()
         index, _ = indexed(folders[name], plan, fingerprint, out)
-        design = module_architect.design_training("", plan, ix.summary(index), fingerprint, CATALOGUE, "")["design"]
+        asked = ("", plan, ix.summary(index), fingerprint, Machine(), CATALOGUE, "")
+        design = module_architect.design_training(*asked)["design"]
         assert (design.template, design.network, design.dims, design.flips) == ("report", "writer", dims, ())
         assert set(design.space) == {"lr", "augment"}
 

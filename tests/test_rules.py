@@ -21,6 +21,7 @@ from m3dspy.signatures.values import (
     Fingerprint,
     Group,
     IndexSummary,
+    Machine,
     NetworkEntry,
     Pair,
     PatientKey,
@@ -29,7 +30,7 @@ from m3dspy.signatures.values import (
     TemplateEntry,
 )
 
-CUBE = Spread(least=(40, 40, 40), median=(40, 48, 40), most=(48, 48, 40))
+CUBE = Spread(least=(40, 40, 40), tenth=(40, 40, 40), median=(40, 48, 40), most=(48, 48, 40))
 HEADS = Group(pattern="ADNI_PT/I######.pt", folder="ADNI_PT", format="torch_tensor", count=90, dims=3, shape=CUBE)
 HEAD_TABLE = Table(
     path="adni.csv",
@@ -67,7 +68,7 @@ FOLDERS = Fingerprint(
     groups=(SLICES,),
     class_folders=(ClassFolders(parent="", classes={"cyst": 20, "stone": 20}),),
 )
-SQUARE = Spread(least=(192, 192), median=(192, 192), most=(192, 192))
+SQUARE = Spread(least=(192, 192), tenth=(192, 192), median=(192, 192), most=(192, 192))
 POOL, TEST = (
     Group(
         pattern=f"{part}/*/img/#_###.png",
@@ -182,7 +183,8 @@ def test_a_design_survives_every_adapter(adapter):
     summary = IndexSummary(
         task="segmentation", labels=plan.labels, cases={"training": 14, "validation": 3, "test": 3}, patients={}
     )
-    inputs = {"request": "", "plan": plan, "index": summary, "fingerprint": CT, "catalogue": catalogue, "complaint": ""}
+    inputs = {"request": "", "plan": plan, "index": summary, "fingerprint": CT, "machine": Machine()}
+    inputs |= {"catalogue": catalogue, "complaint": ""}
     design = ask(DesignTraining, adapter, **inputs).design
     assert design == ask(DesignTraining, **inputs).design
     assert 0 not in design.flips  # the labels tell left from right
@@ -255,9 +257,12 @@ def test_refused_is_its_own_exit_status():
 
 
 def test_a_large_scan_is_made_coarser_along_its_finest_axes():
-    fine = Spread(least=(512, 512, 130), median=(512, 512, 130), most=(512, 512, 130))
+    fine = Spread(**dict.fromkeys(("least", "tenth", "median", "most"), (512, 512, 130)))
     scans = SCANS.model_copy(
-        update={"shape": fine, "spacing": Spread(least=(0.8,) * 3, median=(0.8, 0.8, 3), most=(1,) * 3)}
+        update={
+            "shape": fine,
+            "spacing": Spread(least=(0.8,) * 3, tenth=(0.8,) * 3, median=(0.8, 0.8, 3), most=(1,) * 3),
+        }
     )
     folder = CT.model_copy(update={"groups": (scans, MASKS)})
     plan = plan_for("segment both lungs and the infection on chest CT", folder).plan
@@ -266,9 +271,8 @@ def test_a_large_scan_is_made_coarser_along_its_finest_axes():
         networks=(NetworkEntry(name="unet", task="segmentation", dims=(2, 3), size="small", about=""),),
     )
     summary = IndexSummary(task="segmentation", labels=plan.labels, cases={"training": 20}, patients={})
-    design = ask(
-        DesignTraining, request="", plan=plan, index=summary, fingerprint=folder, catalogue=catalogue, complaint=""
-    ).design
+    how = {"fingerprint": folder, "machine": Machine(), "catalogue": catalogue, "complaint": ""}
+    design = ask(DesignTraining, request="", plan=plan, index=summary, **how).design
     x, y, z = design.spacing
     assert x == pytest.approx(y, rel=0.06)
     assert 2 < x < z == 3
@@ -281,7 +285,7 @@ def anomaly_design(request, complaint=""):
     counted = IndexSummary(
         task="anomaly_detection", labels=plan.labels, cases={"training": 20, "validation": 20, "test": 40}, patients={}
     )
-    how = {"index": counted, "fingerprint": LIVERS, "catalogue": MVFA, "complaint": complaint}
+    how = {"index": counted, "fingerprint": LIVERS, "machine": Machine(), "catalogue": MVFA, "complaint": complaint}
     return ask(DesignTraining, request=request, plan=plan, **how).design
 
 

@@ -32,7 +32,7 @@ from m3dspy.signatures.model_trainer import JudgeSmokeRun
 from m3dspy.signatures.module_architect import DesignTraining
 from m3dspy.signatures.repair import Repair
 from m3dspy.signatures.task_manager import MakePlan
-from m3dspy.signatures.values import Caps, DataCard, Index, IndexSummary
+from m3dspy.signatures.values import Caps, DataCard, Index, IndexSummary, Machine
 from m3dspy.workspace.emit import catalogue, check_design, emit
 from m3dspy.workspace.indexing import check_index
 from m3dspy.workspace.look import look
@@ -68,7 +68,7 @@ def script_question(plan, fingerprint):
 
 def design_question(plan, fingerprint):
     index = IndexSummary(task=plan.task, labels=plan.labels, cases={"training": 14}, patients={"training": 14})
-    question = {"request": "", "plan": plan, "index": index, "fingerprint": fingerprint}
+    question = {"request": "", "plan": plan, "index": index, "fingerprint": fingerprint, "machine": Machine()}
     return question | {"catalogue": catalogue(plan.task), "complaint": ""}
 
 

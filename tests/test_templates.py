@@ -53,13 +53,16 @@ def test_one_json_line_an_epoch_is_printed_and_nothing_else(name, tmp_path, caps
 
 
 def test_every_test_case_gets_a_row_of_probabilities(tmp_path):
-    train(script("classify"), tmp_path / "data", tmp_path / "out")
+    module = script("classify")
+    train(module, tmp_path / "data", tmp_path / "out")
+    s = script("harness").saved_settings(tmp_path / "out", module.Settings)
+    assert s.priors == (0.5, 0.5)  # of 14 training cases
     rows = list(csv.DictReader((tmp_path / "out/predictions/predictions.csv").open()))
     assert [row["id"] for row in rows] == ["case20", "case21", "case22", "case23"]
     for row in rows:
         chances = {"large": float(row["large"]), "small": float(row["small"])}
         assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
-        assert row["label"] == max(chances, key=chances.get)
+        assert row["label"] == module.chosen(np.array(list(chances.values())), s)
 
 
 def test_every_test_mask_lies_on_the_grid_of_its_image(tmp_path):
@@ -289,6 +292,131 @@ def test_dice_is_twice_the_overlap_over_the_sum():
     assert np.isnan(found[2])  # the truth has no label 3
 
 
+def test_the_temperature_makes_answers_as_sure_as_they_are_right():
+    """Odds of 9 that hold three times in four: the temperature turns them into odds of 3."""
+    import torch
+
+    module = script("classify")
+    s = replace(module.SETTINGS, labels=("a", "b"))
+    logits = torch.log(torch.tensor([[[9.0, 1.0]] * 4]))
+    truth, training = np.array([[1, 0]] * 3 + [[0, 1]]), np.array([[1, 0], [0, 1]])
+    found = module.calibrated(logits, truth, training, s)
+    assert found.temperature == pytest.approx(2, rel=0.06)  # 9 ** (1 / 2) is 3
+    assert module.probabilities(logits, found)[0] == pytest.approx([0.75, 0.25], abs=0.02)
+
+
+def test_answers_know_how_often_each_label_is_although_classes_are_drawn_equally_often():
+    import torch
+
+    module = script("classify")
+    s = replace(module.SETTINGS, labels=("a", "b"), priors=(0.9, 0.1))
+    assert module.probabilities(torch.zeros(1, 1, 2), s)[0] == pytest.approx([0.9, 0.1])
+    assert module.probabilities(torch.zeros(1, 1, 2), replace(s, multilabel=True))[0] == pytest.approx([0.5, 0.5])
+
+
+def test_a_label_is_given_from_where_sensitivity_and_specificity_are_best():
+    module = script("classify")
+    chances, truth = np.array([0.1, 0.2, 0.4, 0.8]), np.array([False, False, True, True])
+    assert module.cut(chances, truth, 0.35) == 0.35  # right everywhere, and no better value is nearer
+    assert module.cut(chances, truth, 0.9) == pytest.approx(0.3)  # the middle of 0.2 and 0.4
+    assert module.cut(chances, ~truth & False, 0.1) == 0.1  # no case has it: nothing to choose from
+    s = replace(module.SETTINGS, labels=("often", "rare"), cuts=(0.9, 0.1))
+    assert [module.chosen(np.array(p), s) for p in ([0.95, 0.05], [0.8, 0.2])] == ["often", "rare"]
+    several = replace(s, multilabel=True, cuts=(0.5, 0.25))
+    assert [module.chosen(np.array(p), several) for p in ([0.6, 0.3], [0.1, 0.2])] == ["often;rare", ""]
+
+
+def test_blended_images_have_blended_labels():
+    import torch
+
+    module = script("classify")
+    x = torch.tensor([0.0, 1.0])[:, None, None, None]
+    truth = torch.eye(2)
+    assert module.mixed(x, truth, module.SETTINGS)[0] is x
+    torch.manual_seed(1)
+    while True:
+        blended, labels = module.mixed(x, truth, replace(module.SETTINGS, mixup=1.0))
+        if not torch.equal(blended, x):
+            break
+    assert torch.equal(blended.flatten(), labels[:, 1])
+    assert torch.equal(labels.sum(1), torch.ones(2))
+
+
+def test_weathered_images_are_a_few_of_the_batch_and_follow_the_seed():
+    import torch
+
+    module, s = script("images"), replace(script("classify").SETTINGS, augment=1.0)
+    x = torch.rand(40, 1, 8, 8, 8)
+    torch.manual_seed(0)
+    found = module.weathered(x.clone(), s)
+    torch.manual_seed(0)
+    assert torch.equal(found, module.weathered(x.clone(), s))
+    changed = (found != x).flatten(1).any(1).sum()
+    assert 12 <= changed <= 36  # one way at least takes 64 % of them: 1 - 0.8 * 0.85 * 0.75 * 0.7
+    assert torch.equal(module.weathered(x.clone(), replace(s, augment=0.0)), x)
+
+
+def test_folds_check_every_patient_once_and_never_on_what_was_learnt():
+    folds = script("harness").folds
+    items = [{"id": str(i), "patient": f"p{i // 2}"} for i in range(24)]  # two images a patient
+    kinds = ["ab"[i // 2 % 2] for i in range(24)]
+    s = replace(script("classify").SETTINGS, folds=3)
+    parts = folds(items[:18], items[18:], kinds, s)
+    assert sorted(row for _, checked in parts for row in checked) == list(range(24))
+    for learnt, checked in parts:
+        assert not {items[row]["patient"] for row in learnt} & {items[row]["patient"] for row in checked}
+        assert sorted(kinds[row] for row in checked) == ["a"] * 4 + ["b"] * 4
+    assert folds(items[:18], items[18:], kinds, replace(s, folds=1)) == [(list(range(18)), list(range(18, 24)))]
+    with pytest.raises(script("harness").Problem, match="13 folds need as many patients; there are 12: lower folds"):
+        folds(items[:18], items[18:], kinds, replace(s, folds=13))
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_an_ensemble_answers_with_the_mean_probability(multilabel):
+    import torch
+
+    members = [torch.nn.Linear(4, 3) for _ in range(3)]
+    x = torch.randn(5, 4)
+    chances = torch.nn.Sigmoid() if multilabel else torch.nn.Softmax(1)
+    found = chances(script("harness").Ensemble(members, multilabel)(x))
+    assert torch.allclose(found, torch.stack([chances(member(x)) for member in members]).mean(0), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_a_training_of_folds_that_is_killed_ends_with_the_same_model_and_answers_every_case(
+    name, tmp_path, monkeypatch
+):
+    module, harness = script(name), script("harness")
+    train(module, tmp_path / "data", tmp_path / "a", folds=2)
+    say, said = harness.say, []
+
+    def killed_in_the_second_fold(**line):
+        said.append(line)
+        if len(said) > 3:
+            raise KeyboardInterrupt
+        say(**line)
+
+    monkeypatch.setattr(harness, "say", killed_in_the_second_fold)
+    with pytest.raises(KeyboardInterrupt):
+        train(module, tmp_path / "data", tmp_path / "b", folds=2)
+    monkeypatch.setattr(harness, "say", say)
+    train(module, tmp_path / "data", tmp_path / "b", resume=True, folds=2)
+    a, b = (weights(tmp_path / part / "model.safetensors") for part in "ab")
+    assert a == b
+    assert {key.split(".")[1] for key in a} == {"0", "1"}
+    assert not list((tmp_path / "a").glob("fold-*"))
+    index = module.made_up(tmp_path / "data")
+    learnt = {item["id"] for item in (*index["training"], *index["validation"])}
+    answers = tmp_path / "a" / "validation"
+    if name == "segment":
+        assert {path.name.removesuffix(".nii.gz") for path in answers.iterdir()} == learnt
+    else:
+        assert {row["id"] for row in csv.DictReader((answers / "predictions.csv").open())} == learnt
+    result = json.loads((tmp_path / "a/result.json").read_text())
+    assert [line["epoch"] for line in result["history"]] == [0, 1, 2, 3]
+
+
 def test_focal_loss_is_the_cross_entropy_times_the_squared_doubt():
     import torch
 
@@ -439,8 +567,11 @@ def test_every_network_answers_in_the_shape_of_its_contract_and_learns(name):
         if module.TASK == "report_generation":  # features on a grid that is coarser along every axis
             wanted = tuple(answer.shape)
             assert wanted[0] == 2 and all(0 < n < whole for n, whole in zip(wanted[2:], size, strict=True))
-        for part in answer if isinstance(answer, list) else [answer]:
-            assert part.shape == wanted
+        finest, *coarser = answer if isinstance(answer, list) else [answer]
+        assert finest.shape == wanted
+        for part in coarser:  # of deep supervision
+            assert part.shape[:2] == wanted[:2]
+            assert all(whole % n == 0 for n, whole in zip(part.shape[2:], size, strict=True))
         sum(part.square().mean() for part in (answer if isinstance(answer, list) else [answer])).backward()
         assert all(weight.grad is not None for weight in net.parameters())
         assert net.eval()(torch.randn(1, 2, *size)).shape == (1, *wanted[1:])
@@ -471,9 +602,24 @@ def test_a_random_clip_is_the_same_everywhere_and_frozen_by_mvfa():
 
 def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():
     script("network")
-    strides_of = importlib.import_module("networks.dynunet").strides_of
-    assert strides_of((64, 64, 16), (1.0, 1.0, 5.0)) == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
-    assert strides_of((32, 32), (1.0, 1.0)) == [[1, 1], [2, 2], [2, 2]]
+    levels = importlib.import_module("networks.dynunet").levels
+    strides, kernels = levels((64, 64, 16), (1.0, 1.0, 5.0))
+    assert strides == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]
+    assert kernels == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+    assert levels((32, 32), (1.0, 1.0))[0] == [[1, 1], [2, 2], [2, 2], [2, 2]]
+    assert levels((36, 30), (1.0, 1.0))[0] == [[1, 1], [2, 2], [2, 1]]  # 15 is odd, 9 are odd
+
+
+@pytest.mark.parametrize("name", ["dynunet", "segresnet"])
+def test_a_convolution_across_thick_slices_sees_one_at_first(name):
+    import torch
+
+    script("network")
+    s = replace(script("segment").SETTINGS, size=(32, 32, 16), spacing=(1.0, 1.0, 6.0), width=4)
+    net = importlib.import_module(f"networks.{name}").network(s)
+    kernels = [layer.kernel_size for layer in net.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert kernels[0] == (3, 3, 1)
+    assert (3, 3, 3) in kernels
 
 
 def test_labels_that_overlap_are_learned_and_answered_as_bits(tmp_path):

@@ -42,6 +42,8 @@ FIXED = {
     "cache_gb",
     "precision",
     "compile",
+    "temperature",
+    "folds",
 }
 MOST_VOXELS = 2**25  # in one batch: nnU-Net's largest plans use 2**23, which fill a GPU of 11 GB
 
@@ -84,6 +86,11 @@ def packages(template: str) -> tuple[str, ...]:
 def constants(network: str) -> dict[str, Any]:
     """The plain constants of a network's file."""
     return _constants(NETWORKS / f"{network}.py")
+
+
+def fields(template: str) -> tuple[str, ...]:
+    """The names of a template's settings."""
+    return tuple(_settings(TEMPLATES / f"{template}.py"))
 
 
 def catalogue(task: Task | None = None) -> Catalogue:

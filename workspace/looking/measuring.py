@@ -297,8 +297,9 @@ def _along_patient(sizes: Sequence[float], header: Header) -> tuple[float, ...]:
 
 def _spread(sizes: Sequence[Sequence[float]]) -> Spread:
     each = np.array(sizes, float)
-    least, median, most = (tuple(round(float(x), 3) for x in np.percentile(each, q, axis=0)) for q in (0, 50, 100))
-    return Spread(least=least, median=median, most=most)
+    places = {"least": 0, "tenth": 10, "median": 50, "most": 100}
+    rounded = {name: np.percentile(each, place, axis=0).round(3).tolist() for name, place in places.items()}
+    return Spread.model_validate(rounded)
 
 
 def _intensity(found: Measured) -> dict[str, float]:

@@ -122,7 +122,7 @@ class Detector:
             masks += batch.masks
         detector.scale_on(parts)
         if how.highest is None:
-            detector.shares = _shares(parts, torch.cat(labels))
+            detector.shares = _shares([detector.images(part) for part in parts], torch.cat(labels))
         scores = [detector.scores(part) for part in parts]
         found = Scores(*(torch.cat(each) for each in zip(*scores, strict=True)))
         detector.thresholds, detector.quality = judged(found, torch.cat(labels), masks)
@@ -160,10 +160,16 @@ class Detector:
         """Fused scores, in the units of the validation images."""
         pixels, high = self._map(parts), self.how.highest
         if high is None:
-            each = [share * self.scales[name].apply(parts[name]) for name, share in self.shares.items()]
+            known = self.images(parts)
+            each = [share * self.scales[name].apply(known[name]) for name, share in self.shares.items()]
             return Scores(torch.stack(each).sum(0), pixels)
         highest = self.scales["highest"].apply(pixels.amax((1, 2)))
         return Scores(high * highest + (1 - high) * self.scales["detection"].apply(self._detection(parts)), pixels)
+
+    def images(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What may count in an image's score: the parts that are one number an image, and the fused map's highest."""
+        numbers = {name: part for name, part in parts.items() if part.ndim == 1}
+        return numbers | {"highest": self._map(parts).amax((1, 2))}
 
     def answers(self, parts: dict[str, torch.Tensor]) -> Scores:
         """Scores in (0, 1), 0.5 at the thresholds."""
@@ -234,10 +240,10 @@ def _probe(model: MVFA, adapters: Adapters, taught: Iterable[Batch]) -> Probe | 
     return Probe.fitted(torch.cat(found), torch.cat(labels)) if found else None
 
 
-def _shares(parts: Sequence[dict[str, torch.Tensor]], labels: torch.Tensor) -> dict[str, float]:
+def _shares(images: Sequence[dict[str, torch.Tensor]], labels: torch.Tensor) -> dict[str, float]:
     """How much each part counts in an image's score: as the square of what its AUROC is above chance."""
-    names = [name for name, part in parts[0].items() if part.ndim == 1]
-    worth = {name: max(0.0, auroc(labels, torch.cat([part[name] for part in parts])) - 0.5) ** 2 for name in names}
+    each = {name: torch.cat([numbers[name] for numbers in images]) for name in images[0]}
+    worth = {name: max(0.0, auroc(labels, numbers) - 0.5) ** 2 for name, numbers in each.items()}
     total = sum(worth.values())
     return {name: value / total if total else 1 / len(worth) for name, value in worth.items()}
 

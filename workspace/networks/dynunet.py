@@ -1,8 +1,8 @@
 """nnU-Net's plain U-Net for 2D and 3D segmentation, shaped by the voxel size, with deep supervision.
 
-MONAI's DynUNet after Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. An axis is halved as long as its voxels are
-not more than twice the finest ones and 8 voxels or more of the patch remain: thick slices are left alone until the
-others have caught up.
+MONAI's DynUNet after Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. An axis is halved while 8 voxels or more of
+the patch are left and its voxels are less than twice as long as the shortest: thick slices are left alone, by
+convolutions too, until the others have caught up.
 """
 
 import torch
@@ -15,31 +15,35 @@ SIZE = "strong"
 
 def network(s):
     """Images (B, channels, *size) to logits (B, 1 + labels, *size); in training a list of them, finest first."""
-    strides = strides_of(s.size, s.spacing or [1.0] * s.dims)
-    kernels = [[3] * s.dims] * len(strides)
+    strides, kernels = levels(s.size, s.spacing or [1.0] * s.dims)
     filters = [min(2 * s.width * 2**level, 512 if s.dims == 2 else 320) for level in range(len(strides))]
     return Supervised(
         s.dims, s.channels, 1 + len(s.labels), kernels, strides, strides[1:], filters, norm_name="INSTANCE"
     )
 
 
-def strides_of(size, spacing) -> list[list[int]]:
-    """One stride a level and axis, the first level without.
+def levels(size, spacing) -> tuple[list[list[int]], list[list[int]]]:
+    """Strides and convolution kernels, one a level and axis; the first level has no stride. Only even axes are halved.
 
-    >>> strides_of((32, 32, 8), (1.0, 1.0, 4.0))
-    [[1, 1, 1], [2, 2, 1], [2, 2, 1]]
+    >>> strides, kernels = levels((64, 64, 16), (1.0, 1.0, 5.0))
+    >>> strides
+    [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]
+    >>> kernels
+    [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
     """
-    strides, size, spacing = [[1] * len(size)], list(size), list(spacing)
-    while len(strides) < 6:
-        stride = [
-            2 if mm <= 2 * min(spacing) and n % 2 == 0 and n >= 16 else 1 for n, mm in zip(size, spacing, strict=True)
-        ]
-        if max(stride) == 1:
+    strides, kernels, kernel, size, mm = [[1] * len(size)], [], [1] * len(size), list(size), list(spacing)
+    axes = range(len(size))
+    while True:
+        able = [axis for axis in axes if size[axis] >= 8 and size[axis] % 2 == 0]
+        able = [axis for axis in able if mm[axis] < 2 * min(mm[other] for other in able)]
+        if not able or (len(able) == 1 and size[able[0]] < 12):
             break
-        strides.append(stride)
-        size = [n // k for n, k in zip(size, stride, strict=True)]
-        spacing = [mm * k for mm, k in zip(spacing, stride, strict=True)]
-    return strides
+        kernel = [3 if kernel[axis] == 3 or mm[axis] < 2 * min(mm) else 1 for axis in axes]
+        kernels.append(kernel)
+        strides.append([2 if axis in able else 1 for axis in axes])
+        for axis in able:
+            mm[axis], size[axis] = mm[axis] * 2, size[axis] // 2
+    return strides, [*kernels, [3] * len(size)]
 
 
 class Supervised(DynUNet):

@@ -7,8 +7,9 @@
 
 Prints one JSON line an epoch, {"epoch": 3, "loss": 0.41, "score": 0.83}: the score is the macro one-vs-rest AUROC of
 the validation cases. The rest is log and goes to stderr. DIR receives checkpoint.pt (every epoch), model.safetensors
-and settings.json (the best epoch), predictions/predictions.csv (id, label, one probability a label) and, last of all,
-result.json: its presence means done. --smoke takes one step on four cases and writes nothing.
+and settings.json (the best epoch, calibrated on the validation cases), predictions/predictions.csv (id, label, one
+probability a label) and, last of all, result.json: its presence means done. --smoke takes one step on four cases and
+writes nothing.
 """
 
 import csv
@@ -20,7 +21,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,20 @@ from lightning.fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.metrics import roc_auc_score
 
-from harness import Problem, Training, command_line, commit, cosine, log, say
-from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
+from harness import Problem, Training, command_line, commit, cosine, finish, folds, kept, log, say
+from images import (
+    Room,
+    augmented,
+    fitted,
+    normalised,
+    on_device,
+    read_image,
+    resized,
+    size_at,
+    upright,
+    weathered,
+    with_channels,
+)
 
 TASK = "classification"
 LOSSES = ("ce", "focal")  # cross entropy, focal loss (Lin et al. 2017); their binary forms when multilabel
@@ -54,6 +67,7 @@ class Settings:
     augment: float = 0.5  # strength, 0 to 1
     loss: str = "ce"
     smoothing: float = 0.05  # of the labels, in the cross entropy
+    mixup: float = 0.0  # images are blended two by two, the more evenly the larger it is; 0: not at all
     lr: float = 2e-3
     weight_decay: float = 1e-2
     batch: int = 8
@@ -61,6 +75,10 @@ class Settings:
     patience: int = 30  # epochs without a better score before stopping
     width: int = 8  # channels of the first layer
     dropout: float = 0.3
+    folds: int = 1  # of training and validation cases; a model each, and the mean of their probabilities
+    temperature: float = 1.0  # of the logits; this and the next two are filled in from the cases
+    priors: tuple[float, ...] = ()  # how often each label is; (): equally often, as in training
+    cuts: tuple[float, ...] = ()  # probability of each label from which on it is answered
     seed: int = 0
     shuffled: bool = False  # the control: patients exchange labels
     workers: int = 2  # threads that read images
@@ -74,6 +92,7 @@ SPACE = {
     "lr": FloatDistribution(3e-4, 1e-2, log=True),
     "augment": FloatDistribution(0.0, 1.0),
     "dropout": FloatDistribution(0.0, 0.5),
+    "mixup": FloatDistribution(0.0, 0.4),
     "width": IntDistribution(8, 16, step=8),
     "loss": CategoricalDistribution(("ce", "focal")),
 }
@@ -138,23 +157,79 @@ def loss_of(logits: torch.Tensor, truth: torch.Tensor, s: Settings) -> torch.Ten
     return (each * (1 - right.detach()) ** 2 if s.loss == "focal" else each).mean()
 
 
+def mixed(x: torch.Tensor, truth: torch.Tensor, s: Settings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of a batch, each pair blended by the same share (Zhang et al. 2018, arXiv:1710.09412)."""
+    if not s.mixup:
+        return x, truth
+    share, other = float(torch.distributions.Beta(s.mixup, s.mixup).sample()), torch.randperm(len(x))
+    return share * x + (1 - share) * x[other], share * truth + (1 - share) * truth[other]
+
+
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
     """Chance that a positive case scores above a negative one; NaN where either is missing."""
     return float(roc_auc_score(truth, score)) if 0 < truth.sum() < len(truth) else math.nan
 
 
 # ---------------------------------------------------------------------------------------------------- training
-def probabilities(net, images: list[np.ndarray], s: Settings, fabric: Fabric, mirrored: bool = False) -> np.ndarray:
-    """(N, labels) probabilities, the mean over the image and its allowed mirror images if `mirrored`."""
+def logits_of(net, images: list[np.ndarray], s: Settings, fabric: Fabric, mirrored: bool = False) -> torch.Tensor:
+    """(views, N, labels): of the images and, if `mirrored`, of their allowed mirror images."""
     net.eval()
     answers = []
     with torch.inference_mode(), fabric.autocast():
         for start in range(0, len(images), 32):
             x = on_device(images[start : start + 32], fabric.device)
             views = [x, *(x.flip(axis + 2) for axis in s.flips if mirrored)]
-            logits = torch.stack([net(view).float() for view in views])
-            answers.append((logits.sigmoid() if s.multilabel else logits.softmax(-1)).mean(0).cpu())
-    return torch.cat(answers).numpy()
+            answers.append(torch.stack([net(view).float().cpu() for view in views]))
+    return torch.cat(answers, 1)
+
+
+def probabilities(logits: torch.Tensor, s: Settings) -> np.ndarray:
+    """(N, labels), the mean over the views. Args: logits: (views, N, labels)."""
+    logits = logits / s.temperature
+    if s.multilabel:
+        return logits.sigmoid().mean(0).numpy()
+    return (logits + (torch.tensor(s.priors).log() if s.priors else 0)).softmax(-1).mean(0).numpy()
+
+
+def calibrated(logits: torch.Tensor, truth: np.ndarray, training: np.ndarray, s: Settings) -> Settings:
+    """Settings with what makes the answers probabilities, and where a label is to be given.
+
+    One temperature for all logits, the likeliest on the validation cases (Guo et al. 2017, arXiv:1706.04599); the
+    priors undo that classes were drawn equally often.
+    Args: logits: (views, N, labels).  truth: (N, labels) 0 or 1.  training: the same of the training cases.
+    """
+    often = training.mean(0).clip(1e-6)
+
+    def surprise(s: Settings) -> float:
+        chances = probabilities(logits, s).clip(1e-7, 1 - 1e-7)
+        return float(-(truth * np.log(chances) + s.multilabel * (1 - truth) * np.log(1 - chances)).mean())
+
+    priors = () if s.multilabel else tuple((often / often.sum()).tolist())
+    tried = [replace(s, temperature=round(t, 3), priors=priors) for t in np.geomspace(0.1, 10, 41).tolist()]
+    best = min(tried, key=surprise)
+    chances = probabilities(logits, best)
+    cuts = (cut(chances[:, k], truth[:, k] > 0.5, float(often[k])) for k in range(len(s.labels)))
+    return replace(best, cuts=tuple(cuts))
+
+
+def cut(chances: np.ndarray, truth: np.ndarray, often: float) -> float:
+    """The probability that best tells where a label holds: mean of sensitivity and specificity (Youden 1950).
+
+    Of values that do equally well, the nearest to how often the label is, which is the best one of an ideal model.
+    """
+    if truth.all() or not truth.any():
+        return often
+    values = np.unique(chances)
+    tried = np.array([often, *(values[1:] + values[:-1]) / 2])
+    tried = tried[(tried > 0) & (tried < 1)]
+    sums = [(chances[truth] >= value).mean() + (chances[~truth] < value).mean() for value in tried]
+    return float(min(tried[np.isclose(sums, max(sums))], key=lambda value: abs(value - often)))
+
+
+def chosen(chances: np.ndarray, s: Settings) -> str:
+    """The label of a case, or its labels with `;` between them. Args: chances: (labels,)."""
+    above = chances / np.array(s.cuts or ([0.5] * len(s.labels)))
+    return ";".join(itertools.compress(s.labels, above >= 1)) if s.multilabel else s.labels[int(above.argmax())]
 
 
 def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
@@ -172,56 +247,74 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
             raise Problem(f"the index has no {name} cases")
         if s.shuffled:
             lists[name] = dealt_out(items, s.seed)
-    truth = {name: targets(items, s) for name, items in lists.items()}
-    room = Room(s.cache_gb, out / "cache")
-    images = {name: load_all(items, root, s, room) for name, items in lists.items()}
+    items = [*lists["training"], *lists["validation"]]
+    truth, room = targets(items, s), Room(s.cache_gb, out / "cache")
+    images = load_all(items, root, s, room)
     log(f"{len(lists['training'])} training and {len(lists['validation'])} validation images read")
+    kinds = [tuple(row) for row in truth.int().tolist()]
+    s = replace(s, folds=1) if smoke else s
+    split = folds(lists["training"], lists["validation"], list(map(str, kinds)), s)
 
     # ---- model
-    kinds = [tuple(row) for row in truth["training"].int().tolist()]
-    weights = torch.tensor([1.0 if s.multilabel else 1 / Counter(kinds)[kind] for kind in kinds])
-    steps = 1 if smoke else math.ceil(len(kinds) / s.batch)
-    run = Training(s, steps, out, resume, cosine)
+    runs, logits = [], torch.zeros(1 + len(s.flips), len(items), len(s.labels))
+    for fold, (learnt, checked) in enumerate(split):
+        counts = Counter(kinds[row] for row in learnt)
+        weights = torch.tensor([1.0 if s.multilabel else 1 / counts[kinds[row]] for row in learnt])
+        steps = 1 if smoke else math.ceil(len(learnt) / s.batch)
+        folder = out / f"fold-{fold}" if s.folds > 1 else out
+        run = Training(s, steps, folder, resume, cosine, first=fold * s.epochs)
 
-    # ---- epochs: classes are drawn equally often
-    for epoch in run.epochs():
-        for rows in torch.multinomial(weights, steps * s.batch, replacement=True).split(s.batch):
-            x, _ = augmented(on_device([images["training"][row] for row in rows], run.fabric.device), s)
-            run.step(loss_of(run.net(x).float(), truth["training"][rows].to(run.fabric.device), s))
-        answers = probabilities(run.ema, images["validation"], s, run.fabric)
-        if smoke:
-            say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
-            return
-        areas = [auroc(t, p) for t, p in zip(truth["validation"].numpy().T, answers.T, strict=True)]
-        if all(math.isnan(area) for area in areas):
-            raise Problem("all validation cases have the same label: their AUROC does not exist")
-        run.record(epoch, float(np.nanmean(areas)))
+        # ---- epochs: classes are drawn equally often
+        for epoch in run.epochs():
+            for places in torch.multinomial(weights, steps * s.batch, replacement=True).split(s.batch):
+                rows = [learnt[place] for place in places.tolist()]
+                x, _ = augmented(on_device([images[row] for row in rows], run.fabric.device), s)
+                x, y = mixed(weathered(x, s), truth[rows].to(run.fabric.device), s)
+                run.step(loss_of(run.net(x).float(), y, s))
+            answers = probabilities(logits_of(run.ema, [images[row] for row in checked], s, run.fabric), s)
+            if smoke:
+                say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
+                return
+            areas = [auroc(t, p) for t, p in zip(truth[checked].numpy().T, answers.T, strict=True)]
+            if all(math.isnan(area) for area in areas):
+                raise Problem("all validation cases have the same label: their AUROC does not exist")
+            run.record(epoch, float(np.nanmean(areas)))
+        logits[:, checked] = logits_of(run.best_model(), [images[row] for row in checked], s, run.fabric, mirrored=True)
+        runs.append(run)
 
     # ---- result
-    failed = predict(index["test"], root, out / "predictions", s, run.best_model(), run.fabric)
+    checked = sorted(row for _, rows in split for row in rows)
+    s = calibrated(logits[:, checked], truth[checked].numpy(), truth[split[0][0]].numpy(), s)
+    net = kept(out, runs, s)
+    if s.folds > 1:
+        answers = probabilities(logits, s)
+        write([(item["id"], answer) for item, answer in zip(items, answers, strict=True)], out / "validation", s)
+    failed = predict(index["test"], root, out / "predictions", s, net, runs[0].fabric)
     shutil.rmtree(room.folder, ignore_errors=True)
-    run.finish(failed)
+    finish(out, runs, failed)
 
 
 def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
     """Write predictions.csv; returns the ids of the cases that could not be answered, each with a line in the log."""
-    rows, failed = [], []
+    answers, failed = [], []
     for item in items:
         try:
-            answer = probabilities(net, [load(item, root, s)], s, fabric, mirrored=True)[0]
+            logits = logits_of(net, [load(item, root, s)], s, fabric, mirrored=True)
         except Problem as problem:
             log(f"error: case {item['id']}: {problem}")
             failed.append(item["id"])
             continue
-        if s.multilabel:
-            label = ";".join(itertools.compress(s.labels, answer >= 0.5))
-        else:
-            label = s.labels[int(answer.argmax())]
-        rows.append([item["id"], label, *(f"{p:.6f}" for p in answer)])
+        answers.append((item["id"], probabilities(logits, s)[0]))
+    write(answers, folder, s)
+    return failed
+
+
+def write(answers: list[tuple[str, np.ndarray]], folder: Path, s: Settings) -> None:
+    """predictions.csv of cases and their probabilities."""
+    rows = [[id, chosen(chances, s), *(f"{p:.6f}" for p in chances)] for id, chances in answers]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["id", "label", *s.labels], *rows])
     commit(folder / "predictions.csv", text.getvalue().encode())
-    return failed
 
 
 def made_up(folder: Path) -> dict:

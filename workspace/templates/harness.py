@@ -6,6 +6,8 @@ It lies beside train.py in an emitted folder. `Training` owns one folder, --out:
     model.safetensors  the averaged weights of the epoch with the best validation score; settings.json beside it
     result.json        last of all: its presence means done
 
+Of several folds, each has a folder of its own, fold-0, fold-1, ..., until all are one model.
+
 Every file is written whole or not at all (temporary name, fsync, rename). Random numbers start afresh from
 (seed, epoch) in every epoch, so that a training that was killed and resumed ends with the very same weights.
 
@@ -32,11 +34,12 @@ import math
 import os
 import queue
 import random
+import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +50,7 @@ import safetensors.torch
 import torch
 from lightning.fabric import Fabric
 from optuna.distributions import distribution_to_json
+from sklearn.model_selection import StratifiedGroupKFold
 
 from network import network
 
@@ -165,6 +169,42 @@ def constant(done: float) -> float:
     return 1.0
 
 
+class Ensemble(torch.nn.Module):
+    """The networks of several folds as one: logits whose softmax (multilabel: sigmoid) is the mean of theirs."""
+
+    def __init__(self, members: Iterable[torch.nn.Module], multilabel: bool):
+        super().__init__()
+        self.members, self.multilabel = torch.nn.ModuleList(members), multilabel
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answers = torch.stack([member(x).float() for member in self.members])
+        if self.multilabel:
+            return answers.sigmoid().mean(0).logit(eps=1e-6)
+        return answers.log_softmax(2).logsumexp(0) - math.log(len(self.members))
+
+
+def built(s) -> torch.nn.Module:
+    """The network that a finished training has."""
+    if s.folds == 1:
+        return network(s)
+    return Ensemble([network(s) for _ in range(s.folds)], s.multilabel)
+
+
+def folds(training: list[dict], validation: list[dict], kinds: list[str], s) -> list[tuple[list[int], list[int]]]:
+    """What each fold learns from and is checked on, as places in `training` + `validation`; of one, just these two.
+
+    Args: kinds: of every case, to be spread evenly.
+    """
+    items = [*training, *validation]
+    if s.folds == 1:
+        return [(list(range(len(training))), list(range(len(training), len(items))))]
+    patients = [item["patient"] for item in items]
+    if len(set(patients)) < s.folds:
+        raise Problem(f"{s.folds} folds need as many patients; there are {len(set(patients))}: lower folds")
+    dealt = StratifiedGroupKFold(s.folds, shuffle=True, random_state=s.seed).split(items, kinds, patients)
+    return [(learnt.tolist(), checked.tolist()) for learnt, checked in dealt]
+
+
 @dataclass(frozen=True)
 class Habits:
     """How to train, beside what Settings say: our own ways, or those of a paper that is to be reproduced."""
@@ -181,7 +221,8 @@ class Training:
 
     Args: s: Settings.  steps: optimiser steps an epoch.  out: folder to write to.  resume: go on from checkpoint.pt.
           schedule: share of the steps done -> share of s.lr, after a short rise.  net: what is trained, if it is not
-          `network(s)` as a whole.  fabric: where it is, if `fabric_for` is not to choose.
+          `network(s)` as a whole.  fabric: where it is, if `fabric_for` is not to choose.  first: the number that its
+          first epoch is told under.
 
         run = Training(s, steps, out, resume, cosine)
         for epoch in run.epochs():
@@ -201,8 +242,9 @@ class Training:
         net: torch.nn.Module | None = None,
         fabric: Fabric | None = None,
         habits: Habits = Habits(),
+        first: int = 0,
     ):
-        self.s, self.steps, self.out, self.schedule, self.habits = s, steps, out, schedule, habits
+        self.s, self.steps, self.out, self.schedule, self.habits, self.first = s, steps, out, schedule, habits, first
         self.started = time.perf_counter()
         torch.manual_seed(s.seed)
         self.plain = net or channels_last(network(s), s)
@@ -267,7 +309,7 @@ class Training:
         buffer = io.BytesIO()
         torch.save(state | {"history": self.history, "settings": json.dumps(asdict(self.s))}, buffer)
         commit(self.out / "checkpoint.pt", buffer.getvalue())
-        say(**line)
+        say(**self._told(line))
 
     def _restore(self) -> None:
         state = torch.load(self.out / "checkpoint.pt", map_location=self.fabric.device, weights_only=True)
@@ -278,7 +320,10 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
         for line in self.history:
-            say(**line)
+            say(**self._told(line))
+
+    def _told(self, line: dict[str, Any]) -> dict[str, Any]:
+        return line | {"epoch": self.first + line["epoch"]}
 
     def best_model(self) -> torch.nn.Module:
         self.ema.load_state_dict(safetensors.torch.load_file(self.out / "model.safetensors"))
@@ -286,9 +331,31 @@ class Training:
 
     def finish(self, failed: list[str]) -> None:
         """Write result.json; `failed` names the test cases that could not be answered."""
-        result = {"score": self.best["score"], "epoch": self.best["epoch"], "epochs": len(self.history)}
-        result |= {"history": self.history, "failed": failed, "seconds": time.perf_counter() - self.started}
-        commit(self.out / "result.json", json.dumps(result, indent=1).encode())
+        finish(self.out, [self], failed)
+
+
+def kept(out: Path, runs: list[Training], s) -> torch.nn.Module:
+    """The model of all folds, with its settings in --out as that of a single one is."""
+    net = runs[0].best_model()
+    if len(runs) > 1:
+        net = Ensemble([run.best_model() for run in runs], s.multilabel).eval()
+        weights = {name: weight.contiguous() for name, weight in net.state_dict().items()}
+        commit(out / "model.safetensors", safetensors.torch.save(weights))
+    commit(out / "settings.json", json.dumps(asdict(s), indent=1).encode())
+    return net
+
+
+def finish(out: Path, runs: list[Training], failed: list[str]) -> None:
+    """Write result.json, with the mean score of the folds; then what they kept for a resume is not needed any more."""
+    history = [run._told(line) for run in runs for line in run.history]
+    best = max((run._told(run.best) for run in runs), key=lambda line: line["score"])
+    score = sum(run.best["score"] for run in runs) / len(runs)
+    result = {"score": score, "epoch": best["epoch"], "epochs": len(history), "history": history, "failed": failed}
+    result["seconds"] = time.perf_counter() - runs[0].started
+    commit(out / "result.json", json.dumps(result, indent=1).encode())
+    for run in runs:
+        if run.out != out:
+            shutil.rmtree(run.out)
 
 
 # ---------------------------------------------------------------------------------------------------- command line
@@ -323,7 +390,7 @@ def saved_settings(folder: Path, kind: type) -> Any:
 def saved_model(folder: Path, kind: type) -> tuple[Any, torch.nn.Module, Fabric]:
     """Settings, network and device of a finished training."""
     s = saved_settings(folder, kind)
-    net = channels_last(network(s), s)
+    net = channels_last(built(s), s)
     net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     fabric = fabric_for(s, net)
     return s, net.to(fabric.device), fabric

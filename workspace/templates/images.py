@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.transforms import (
+    AdjustContrast,
     ClipIntensityPercentiles,
+    GaussianSmooth,
     NormalizeIntensity,
     Orientation,
     Resize,
     ResizeWithPadOrCrop,
+    ScaleIntensityFixedMean,
     ScaleIntensityRange,
 )
 from monai.utils import convert_to_tensor
@@ -133,6 +136,32 @@ def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[tor
         mask[half] = F.grid_sample(mask[half], grid, mode="nearest", padding_mode="border", align_corners=False)
     x = x * (1 + 0.2 * a * torch.randn(one, device=device)) + 0.2 * a * torch.randn(one, device=device)
     return x + 0.1 * a * torch.rand(one, device=device) * torch.randn_like(x), mask
+
+
+def weathered(x: torch.Tensor, s) -> torch.Tensor:
+    """Blur, fade, coarsen and darken a few images of a batch, in place: the rest of nnU-Net's augmentation.
+
+    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z, with its chances times s.augment. Args: x: (B, C, *space).
+    """
+    ways = (
+        (0.2, lambda image: GaussianSmooth(_between(0.5, 1))(image)),
+        (0.15, lambda image: ScaleIntensityFixedMean(_between(-0.25, 0.25))(image)),
+        (0.25, lambda image: _coarse(image, _between(0.5, 1))),
+        (0.3, lambda image: AdjustContrast(_between(0.7, 1.5), retain_stats=True)(image)),
+    )
+    for chance, way in ways:
+        for place in torch.nonzero(torch.rand(len(x)) < chance * s.augment).flatten().tolist():
+            x[place] = convert_to_tensor(way(x[place]), track_meta=False)
+    return x
+
+
+def _between(low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand(()))
+
+
+def _coarse(image: torch.Tensor, zoom: float) -> torch.Tensor:
+    """(C, *space) as a scanner with larger voxels sees it."""
+    return resized(resized(image, [max(1, round(n * zoom)) for n in image.shape[1:]]), image.shape[1:])
 
 
 class Room:

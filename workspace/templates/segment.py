@@ -14,6 +14,7 @@ means done. --smoke takes one step on four cases and writes nothing.
 
 import gzip
 import io
+import itertools
 import math
 import shutil
 import sys
@@ -34,7 +35,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from PIL import Image
 from torch.nn.modules.loss import _Loss
 
-from harness import Problem, Training, command_line, commit, log, poly, say
+from harness import Problem, Training, command_line, commit, finish, folds, kept, log, poly, say
 from images import (
     Room,
     as_stored,
@@ -46,6 +47,7 @@ from images import (
     resized,
     size_at,
     upright,
+    weathered,
     with_channels,
 )
 
@@ -78,6 +80,7 @@ class Settings:
     patience: int = 30  # epochs without a better score before stopping
     width: int = 16  # channels of the first level
     seed: int = 0
+    folds: int = 1  # of training and validation cases; a model each, and the mean of their probabilities
     shuffled: bool = False  # the control: every image gets the mask of another patient
     workers: int = 2  # threads that read images
     cache_gb: float = 4.0  # prepared images stay in memory up to this size, the others in files below --out
@@ -227,6 +230,16 @@ def marked(net, x: torch.Tensor, s: Settings, fabric: Fabric, overlap: float) ->
     return chances
 
 
+def marked_mirrored(net, x: torch.Tensor, s: Settings, fabric: Fabric) -> torch.Tensor:
+    """As `marked`, the mean over the image and its allowed mirror images."""
+    axes = [axis + 1 for axis in s.flips]
+    ways = [list(way) for count in range(len(axes) + 1) for way in itertools.combinations(axes, count)]
+    total = torch.zeros(())
+    for way in ways:  # one at a time: a large volume has no room for all of them
+        total = total + marked(net, x.flip(way), s, fabric, 0.5).flip(way)
+    return total / len(ways)
+
+
 def dice(answer: np.ndarray, truth: np.ndarray, s: Settings) -> list[float]:
     """2 |A and B| / (|A| + |B|) of each label; NaN where the truth does not show it."""
     scores = []
@@ -264,44 +277,51 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
             raise Problem(f"the index has no {name} cases")
         if s.shuffled:
             lists[name] = exchanged(items, s.seed)
-    room = Room(s.cache_gb, out / "cache")
-    cases = {name: load_all(items, root, s, room) for name, items in lists.items()}
-    training = cases["training"]
-    log(f"{len(training)} training and {len(cases['validation'])} validation images read")
+    room, items = Room(s.cache_gb, out / "cache"), [*lists["training"], *lists["validation"]]
+    cases = load_all(items, root, s, room)
+    log(f"{len(lists['training'])} training and {len(lists['validation'])} validation images read")
+    s, loss = replace(s, folds=1) if smoke else s, loss_for(s)
 
     # ---- model
-    steps = 1 if smoke else math.ceil(len(training) * s.crops / s.batch)
-    run, loss = Training(s, steps, out, resume, poly), loss_for(s)
+    runs = []
+    for fold, (learnt, checked) in enumerate(folds(*lists.values(), [""] * len(items), s)):
+        steps = 1 if smoke else math.ceil(len(learnt) * s.crops / s.batch)
+        folder = out / f"fold-{fold}" if s.folds > 1 else out
+        run = Training(s, steps, folder, resume, poly, first=fold * s.epochs)
 
-    # ---- epochs: every image gives `crops` patches
-    for epoch in run.epochs():
-        order = torch.randperm(len(training)).repeat(s.crops + s.batch)[: steps * s.batch]
-        for rows in order.split(s.batch):
-            images, masks = map(list, zip(*(patch_of(training[row], s) for row in rows), strict=True))
-            x, y = augmented(on_device(images, run.fabric.device), s, on_device(masks, run.fabric.device))
-            run.step(loss(run.net(x), y))
-        run.ema.eval()
-        scores = np.array([score_of(case, run, s) for case in cases["validation"]])
-        if smoke:
-            say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
-            return
-        shown = ~np.isnan(scores).all(0)
-        if not shown.any():
-            raise Problem("no validation mask holds any of the labels")
-        each = dict(zip(np.array(s.labels)[shown].tolist(), np.nanmean(scores[:, shown], 0).tolist(), strict=True))
-        run.record(epoch, float(np.mean(list(each.values()))), dice=each)
+        # ---- epochs: every image gives `crops` patches
+        for epoch in run.epochs():
+            order = torch.randperm(len(learnt)).repeat(s.crops + s.batch)[: steps * s.batch]
+            for places in order.split(s.batch):
+                drawn = (patch_of(cases[learnt[place]], s) for place in places.tolist())
+                images, masks = map(list, zip(*drawn, strict=True))
+                x, y = augmented(on_device(images, run.fabric.device), s, on_device(masks, run.fabric.device))
+                run.step(loss(run.net(weathered(x, s)), y))
+            run.ema.eval()
+            scores = np.array([score_of(cases[row], run, s) for row in checked])
+            if smoke:
+                say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
+                return
+            shown = ~np.isnan(scores).all(0)
+            if not shown.any():
+                raise Problem("no validation mask holds any of the labels")
+            each = dict(zip(np.array(s.labels)[shown].tolist(), np.nanmean(scores[:, shown], 0).tolist(), strict=True))
+            run.record(epoch, float(np.mean(list(each.values()))), dice=each)
+        runs.append(run)
+        if s.folds > 1:
+            predict([items[row] for row in checked], root, out / "validation", s, run.best_model(), run.fabric)
 
     # ---- result
-    failed = predict(index["test"], root, out / "predictions", s, run.best_model(), run.fabric)
+    failed = predict(index["test"], root, out / "predictions", s, kept(out, runs, s), runs[0].fabric)
     shutil.rmtree(room.folder, ignore_errors=True)
-    run.finish(failed)
+    finish(out, runs, failed)
 
 
 # ---------------------------------------------------------------------------------------------------- answers
 def mask_of(item: dict, root: Path, s: Settings, net, fabric: Fabric) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask in the image's own grid, in the mask values of the dataset, and the image's affine."""
     x, shape, affine = load_image(item, root, s)
-    chances = marked(net, x, s, fabric, 0.5)
+    chances = marked_mirrored(net, x, s, fabric)
     most = sum(s.values) if s.multilabel else max(s.values)
     values = np.asarray([0, *s.values], np.uint8 if most < 256 else np.uint16)
     best, answer = torch.full(shape, -1.0), np.zeros(shape, values.dtype)

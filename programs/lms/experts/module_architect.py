@@ -1,6 +1,7 @@
 """The rules of the Module Architect: nnU-Net's habit of letting the data decide, for small data and small machines.
 
-The numbers were measured on phantoms, a training of about a minute on one CPU thread.
+The numbers for a CPU were measured on phantoms, a training of about a minute on one thread. Those for a GPU are
+nnU-Net's own.
 """
 
 import math
@@ -8,14 +9,27 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from m3dspy.programs.lms.experts import anomalies, reports
-from m3dspy.signatures.values import Catalogue, Design, Fingerprint, Group, IndexSummary, Knob, NetworkEntry, Plan
+from m3dspy.programs.lms.experts import anomalies, nnunet, reports
+from m3dspy.signatures.values import (
+    Catalogue,
+    Design,
+    Fingerprint,
+    Group,
+    IndexSummary,
+    Knob,
+    Machine,
+    NetworkEntry,
+    Plan,
+    TemplateEntry,
+)
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "blood": (-20.0, 120.0), "soft tissue": (-160.0, 260.0)}  # HU
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
-_MANY = 16  # structures, from which on more steps are needed to tell them apart
-_CROPS = 4  # an image, in the segmentation template
+_CROPS = 4  # an image, as a Design has it unless it says otherwise
+_ENOUGH = 6.0  # gigabytes of a GPU for which nnU-Net's rules are made
+_MOST_GIGABYTES = 24.0  # from which on a plain U-Net gains nothing by larger patches
+_STEPS_AN_EPOCH = 250  # of a GPU, as nnU-Net has it
 _MANY = 4  # labels; with more, a step must see many patches to meet each of them
 _SPACES = {
     "classification": {
@@ -32,33 +46,41 @@ _SPACES = {
 
 
 def design_training(
-    request: str, plan: Plan, index: IndexSummary, fingerprint: Fingerprint, catalogue: Catalogue, complaint: str
+    request: str,
+    plan: Plan,
+    index: IndexSummary,
+    fingerprint: Fingerprint,
+    machine: Machine,
+    catalogue: Catalogue,
+    complaint: str,
 ) -> dict[str, Any]:
     """One complete run; after a complaint about memory, with the smallest batch."""
     group = next(group for group in fingerprint.groups if group.pattern == plan.images)
     template = next(template for template in catalogue.templates if template.task == plan.task)
-    network = _network(request, plan, catalogue)
+    hurry, alone = _hurry(request), "memory" in complaint.lower()
     if plan.task == "anomaly_detection":
-        how = {"hurry": _hurry(request), "alone": "memory" in complaint.lower()}
-        return {"design": anomalies.design(request, plan, group, catalogue, network, **how)}
+        network = _network(request, plan, catalogue)
+        return {"design": anomalies.design(request, plan, group, catalogue, network, hurry=hurry, alone=alone)}
+    if plan.task == "segmentation" and machine.gigabytes >= _ENOUGH and not hurry:
+        return {"design": _filling(request, plan, index, group, machine, catalogue, template, alone)}
+    intensity, window = _intensity(plan, group)
     if plan.task == "report_generation":
-        hurry, alone = _hurry(request), "memory" in complaint.lower()
+        network = _network(request, plan, catalogue)
         size = _input_size(plan.dims, [voxels / (_HURRY if hurry else 1) for voxels in group.shape.median])
-        intensity, window = _intensity(plan, group)
         how = {"size": size, "intensity": intensity, "window": window, "hurry": hurry, "alone": alone}
         return {"design": reports.design(request, plan, index, group, catalogue, network, **how)}
+    network = _network(request, plan, catalogue)
     classify, cases = plan.task == "classification", max(1, index.cases.get("training", 1))
     many = len(plan.labels) > _MANY
     batch = (16 if cases >= 64 else 8) if classify else 8 if plan.dims == 2 and many else 2
-    if "memory" in complaint.lower():
+    if alone:
         batch = 1
-    coarser = _HURRY if _hurry(request) else 1.0
+    coarser = _HURRY if hurry else 1.0
     shape = [voxels / coarser for voxels in group.shape.median]
     spacing = None
     if not classify and plan.dims == 3 and group.spacing is not None:
         spacing, shape = _resampled([mm * coarser for mm in group.spacing.median], shape)
     size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=many)
-    intensity, window = _intensity(plan, group)
     steps = (700 if classify else 1000 if len(plan.labels) > _MANY else 500) / coarser**2
     images = cases if classify else _CROPS * cases
     design = Design(
@@ -70,7 +92,7 @@ def design_training(
         spacing=spacing,
         intensity=intensity,
         window=window,
-        flips=() if plan.sided else (0,) if plan.dims == 3 else (1,),
+        flips=_flips(plan),
         augment=0.3,
         loss=template.losses[0],
         lr=(2e-3 if classify else 8e-3) / (1 if network.size == "small" else 4),
@@ -84,13 +106,69 @@ def design_training(
     return {"design": design}
 
 
+def _filling(
+    request: str,
+    plan: Plan,
+    index: IndexSummary,
+    group: Group,
+    machine: Machine,
+    catalogue: Catalogue,
+    template: TemplateEntry,
+    alone: bool,
+) -> Design:
+    """nnU-Net's plan for half of a GPU; four times the steps where the request puts accuracy first."""
+    fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
+    network = next((entry for entry in fits if entry.name == nnunet.NETWORK), fits[0])
+    cases = max(1, index.cases.get("training", 1))
+    mm, shape = (1.0,) * plan.dims, group.shape.median
+    if spacing := group.spacing if plan.dims == 3 else None:
+        mm = nnunet.target_spacing(spacing, group.shape)
+        shape = tuple(n * old / new for n, old, new in zip(shape, spacing.median, mm, strict=True))
+    room = min(machine.gigabytes / 2, _MOST_GIGABYTES)
+    size, batch = nnunet.patch_and_batch(mm, shape, cases, len(plan.labels), room)
+    if alone:
+        batch = 1
+    intensity, window = _intensity(plan, group)
+    crops = max(1, round(_STEPS_AN_EPOCH * batch / cases))
+    return Design(
+        template=template.name,
+        network=network.name,
+        dims=plan.dims,
+        channels=group.channels,
+        size=size,
+        spacing=tuple(round(each, 3) for each in mm) if spacing else None,
+        intensity=intensity,
+        window=window,
+        flips=_flips(plan),
+        augment=0.7,
+        loss=template.losses[0],
+        lr=1e-3,
+        weight_decay=1e-2,
+        batch=batch,
+        epochs=240 if _accurate(request) else 60,
+        crops=crops,
+        space=_SPACES[plan.task] | {"lr": Knob(low=3e-4, high=3e-3, log=True), "augment": Knob(low=0.3, high=1.0)},
+        why=f"nnU-Net's rules fill {room:.0f} of {machine.gigabytes:.0f} GB: {batch} patches of "
+        f"{' x '.join(map(str, size))} voxels, as much of the body as fits.",
+    )
+
+
+def _flips(plan: Plan) -> tuple[int, ...]:
+    """Left-right only, and not where labels tell the sides apart."""
+    return () if plan.sided else (0,) if plan.dims == 3 else (1,)
+
+
 def _hurry(request: str) -> bool:
     return re.search(r"\bquick|\bfast\b|\brough|\bdraft", request.lower()) is not None
 
 
+def _accurate(request: str) -> bool:
+    return re.search(r"\baccura|\bbest\b|state.of.the.art|\bpaper\b", request.lower()) is not None
+
+
 def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
     """The small one, unless the request puts accuracy first."""
-    wanted = "strong" if re.search(r"\baccura|\bbest\b|state.of.the.art|\bpaper\b", request.lower()) else "small"
+    wanted = "strong" if _accurate(request) else "small"
     fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
     return next((entry for entry in fits if entry.size == wanted), fits[0])
 

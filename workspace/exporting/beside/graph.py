@@ -1,0 +1,74 @@
+"""Write the network of a finished training as one file, and compare the two on images. Runs beside its train.py.
+
+    python graph.py onnx|torchscript --items ITEMS.json --data ROOT --model DIR --out DIR
+
+Prints {"difference": 3e-06} last of all: the largest of all differences between logits, as a share of the largest
+logit. Both compute in float32 on the CPU, on what train.py makes of each image: the whole of it for a classification,
+each patch of a sliding window for a segmentation.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from lightning.fabric import Fabric
+
+BATCH = 2  # of the example: 1 would be taken for a constant
+
+
+def to_onnx(net: torch.nn.Module, x: torch.Tensor, path: Path):
+    """Write model.onnx, any number of images at a time; what runs it."""
+    import onnxruntime
+
+    any_number = ({0: torch.export.Dim("images")},)
+    given = {"input_names": ["image"], "output_names": ["logits"], "dynamic_shapes": any_number}
+    torch.onnx.export(net, (x,), path / "model.onnx", dynamo=True, external_data=False, **given)
+    session = onnxruntime.InferenceSession(path / "model.onnx", providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(np.asarray(session.run(None, {"image": x.numpy()})[0]))
+
+
+def to_torchscript(net: torch.nn.Module, x: torch.Tensor, path: Path):
+    """Write model.ts; what runs it."""
+    torch.jit.trace(net, x).save(str(path / "model.ts"))
+    return torch.jit.load(str(path / "model.ts")).eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("form", choices=["onnx", "torchscript"])
+    for name in ("items", "data", "model", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    given = parser.parse_args()
+    train, harness = import_module("train"), import_module("harness")
+    s = replace(harness.saved_settings(given.model, train.Settings), precision="32-true")
+    net = harness.built(s)
+    net.load_state_dict(safetensors.torch.load_file(given.model / "model.safetensors"))
+    fabric, net = Fabric(accelerator="cpu", devices=1, precision="32-true"), net.eval()
+    write = {"onnx": to_onnx, "torchscript": to_torchscript}[given.form]
+    worst = {"difference": 0.0, "largest": 0.0}
+    with torch.no_grad():
+        exported = write(net, torch.rand(BATCH, s.channels, *s.size), given.out)
+
+        def both(x: torch.Tensor) -> torch.Tensor:
+            x = x.contiguous()
+            wanted, found = net(x), exported(x)
+            worst["difference"] = max(worst["difference"], float((wanted - found).abs().max()))
+            worst["largest"] = max(worst["largest"], float(wanted.abs().max()))
+            return wanted
+
+        for item in json.loads(given.items.read_text()):
+            if train.TASK == "segmentation":
+                train.marked(both, train.load_image(item, given.data, s)[0], s, fabric, 0.25)
+            else:
+                both(torch.from_numpy(train.load(item, given.data, s)).float()[None])
+    print(json.dumps({"difference": worst["difference"] / max(worst["largest"], 1e-6)}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
