@@ -28,7 +28,7 @@ from m3dspy.signatures.values import (
 )
 from m3dspy.workspace import emit
 from m3dspy.workspace.report import report
-from m3dspy.workspace.reporting import examples, prose
+from m3dspy.workspace.reporting import examples
 from m3dspy.workspace.runs import Run
 
 RNG = np.random.default_rng(0)
