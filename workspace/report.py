@@ -46,7 +46,6 @@ from m3dspy.workspace.reporting.blocks import (
     Table,
     Views,
     Words,
-    code,
     exactly,
     html,
     interval,
@@ -127,12 +126,12 @@ def page(run_folder: Path) -> str:
 def _page(run: Committed) -> Page:
     parts = (
         ("plan", "Request and plan", _plan),
-        ("data", "Data at a glance", _data),
+        ("data", "Data", _data),
         ("design", "Design and script", _design),
         ("training", "Training", _training),
         ("tuning", "Tuning", _tuning),
-        ("results", "Results on the test cases", _results),
-        ("cases", "Cases, worst first", _cases),
+        ("results", "Test results", _results),
+        ("cases", "Cases", _cases),
         ("timeline", "How it went", _way),
         ("models", "Language models", _ledger),
         ("again", "To reproduce", _again),
@@ -159,7 +158,7 @@ def _setting(value: object) -> str:
 
 
 def _banners(run: Committed) -> list[str]:
-    lines = [say("<strong>For research use only.</strong> Not a medical device.")]
+    lines: list[str] = [say("<strong>For research use only.</strong> Not a medical device.")]
     if run.outcome and run.outcome.phantom:
         lines.append(
             say(
@@ -187,6 +186,7 @@ def _outcome(run: Committed) -> list[Block]:
         return [Words(f"{happened}: {outcome.reason or 'no reason was recorded.'}", "warning")]
     if not (grade := outcome.grade):
         return [Words("A model was trained, but it was not graded: no score can be given.", "warning")]
+    score = grade.score
     mark, article = " (phantom)" if outcome.phantom else "", "an" if grade.metric[0] in "aeiou" else "a"
     answers = _answers(run.index.task if run.index else "")
     control = (
@@ -195,22 +195,29 @@ def _outcome(run: Committed) -> list[Block]:
     blocks: list[Block] = [
         Words(
             say(
+                "<b>{}</b> {}{}, 95 % interval {} to {}",
+                f"{score.value:.3f}", grade.metric, mark, f"{score.low:.3f}", f"{score.high:.3f}",
+            ),
+            "score",
+        ),
+        Words(
+            say(
                 "On {} test cases of {} patients the model reached {} <strong>{} of {}{}</strong>. The trivial answer "
                 "reaches {}{}. In brackets: 95 % intervals, by bootstrap over patients.",
                 grade.cases, grade.patients, article, grade.metric, interval(grade.score), mark, interval(grade.floor),
                 control,
             )
-        )
+        ),
     ]  # fmt: skip
     if grade.above_oracle:
         leak = "LEAK: the score is above what this phantom allows. Do not trust this model."
         blocks.insert(0, Words(say("<strong>{}</strong>", leak), "warning"))
     lines: list[str] = [
-        say("S1, a valid model and a well-formed prediction for every test case: <strong>{}</strong>", _passed(grade.s1)),
-        say("S2, better than the trivial answer and than the control: <strong>{}</strong>", _passed(grade.s2)),
+        say("S1, a valid model and a well-formed prediction for every test case: <b>{}</b>", _passed(grade.s1)),
+        say("S2, better than the trivial answer and than the control: <b>{}</b>", _passed(grade.s2)),
     ]
     if grade.s3 is not None:
-        lines.append(say("S3, 90 % of the reference recipe's score: <strong>{}</strong>", _passed(grade.s3)))
+        lines.append(say("S3, 90 % of the reference recipe's score: <b>{}</b>", _passed(grade.s3)))
     if not grade.control:
         lines.append(f"No control was trained on shuffled {answers}: S2 rests on the trivial answer alone.")
     if grade.missing:
@@ -388,10 +395,10 @@ def _curve(epochs: list[dict[str, Any]]) -> list[Block]:
 
 
 def _tuning(run: Committed) -> list[Block]:
-    if run.tuned is None:
+    if run.tuned is None and not (run.outcome and run.outcome.status == "done"):
         so_far = [event for event in run.events if event["kind"] == "trial"]
         return [Words(f"Tuning was not finished; {len(so_far)} trials have ended." if so_far else "Nothing was tuned.")]
-    if not (tried := run.tuned.trials):
+    if not (tried := run.tuned.trials if run.tuned else ()):
         return [Words("Tuning was off: the model was trained with the settings of the design.")]
     ranked = sorted(tried, key=lambda trial: -1 if trial.score is None else trial.score, reverse=True)
     best = next((trial for trial in ranked if trial.state == "complete"), None)
@@ -562,11 +569,12 @@ def _cases(run: Committed) -> list[Block]:
         about = "Each begins at the slice that shows the structures best. Outlined: the expert; filled: the model."
         colours = pictures.COLOURS
         key = [(colours[n % len(colours)], name) for n, name in enumerate(index.labels)]
+    chosen = f"the {len(worst)} worst, then {len(others)} others spread evenly over the test list"
     some = (
-        f"Shown are {len(worst)} of the {len(index.test)} test cases, the worst first, then {len(others)} others spread "
-        f"evenly over the test list. Pictures are reduced in size"
-        + (f", and of a volume at most {pictures.MOST_SLICES} slices are here." if design.dims == 3 else ".")
+        f"Of {len(index.test)} test cases these are {chosen}." if others else "These are all test cases, worst first."
     )
+    some += " Pictures are reduced in size"
+    some += f", and of a volume {pictures.MOST_SLICES} slices are here at most." if design.dims == 3 else "."
     if any(case.image.left for case in found):
         about += " R and A mark the patient's right and front."
     hiding = "Identifiers that were found in the data are replaced by tokens; private.json in the run folder has them."
@@ -616,9 +624,7 @@ def _ledger(run: Committed) -> list[Block]:
     if {run.request.lm, *run.request.routing.values()} == {"rules"}:
         blocks.append(
             Words(
-                say(
-                    "No language model was asked: <code>rules</code>, the built-in expert rules, made every decision."
-                )
+                say("No language model was asked: <code>rules</code>, the built-in expert rules, made every decision.")
             )
         )
     if not run.calls:

@@ -66,8 +66,8 @@ def results(grade: Grade, index: Index, predictions: Path) -> list[Block]:
     share = sum(item.label == ABNORMAL for item in index.test) / len(index.test)
     blocks: list[Block] = [
         Words(
-            "The model gives every image a score from 0 to 1. Above 0.5, the threshold chosen on the validation images, "
-            "it calls the image abnormal."
+            "The model gives every image a score from 0 to 1. Above 0.5, the threshold chosen on the validation "
+            "images, it calls the image abnormal."
             + (" Each pixel has a score of the same kind, with a threshold of its own." if maps else "")
         ),
         Table("Compared", head, [(name, *map(interval, found[: 1 + maps])) for name, *found in _compared(grade)]),

@@ -1,8 +1,8 @@
 """What a report page is made of, and the one HTML file that it becomes.
 
-Text from outside (data, labels, file names, logs, answers of language models) reaches the page through `seen` alone: one
-kind of sign for every control character, tokens in place of what identifies a patient, and then Jinja's escaping. What
-is `Markup` was escaped before; only `say`, `exactly` and the charts make it.
+Text from outside (data, labels, file names, logs, answers of language models) reaches the page through `seen` alone:
+one sign for every control character, tokens in place of what identifies a patient, and then Jinja's escaping. What is
+`Markup` was escaped before; only `say`, `exactly` and the charts make it.
 """
 
 from base64 import b64encode
@@ -23,11 +23,11 @@ ASSETS = Path(__file__).with_name("assets")
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph; a `note` stands out, a `warning` more so."""
+    """A paragraph; a `note` stands out, a `warning` more so; a `score` is what the page is about."""
 
     kind: ClassVar[str] = "words"
     text: str
-    tone: Literal["", "note", "warning"] = ""
+    tone: Literal["", "note", "warning", "score"] = ""
 
 
 @dataclass(frozen=True)

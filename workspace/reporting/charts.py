@@ -14,7 +14,7 @@ from m3dspy.workspace.reporting.blocks import Chart, Table, interval, seen
 
 WIDTH = 340  # of a whole chart, labels and all
 SERIES = ("var(--blue)", "var(--orange)", "var(--green)", "var(--purple)", "var(--gold)", "var(--muted)")
-MOST_SERIES, MOST_POINTS = len(SERIES), 300
+MOST_SERIES, MOST_POINTS, FEW_POINTS = len(SERIES), 300, 12
 CONFIG = {
     "background": None,
     "font": "sans-serif",
@@ -41,7 +41,7 @@ CONFIG = {
         "symbolStrokeWidth": 2.5,
     },
 }
-ZERO_TO_ONE = {"domain": [0, 1]}
+ZERO_TO_ONE = {"scale": {"domain": [0, 1]}, "axis": {"tickCount": 5}}
 Rows = list[dict[str, Any]]
 
 
@@ -153,7 +153,7 @@ def parts(index: Index) -> Chart:
         "encoding": {
             "y": _named("part"),
             "yOffset": _named("what"),
-            "x": _x("count", "cases" if classes else "count", axis={"tickMinStep": 1}),
+            "x": _x("count", "cases" if classes else "count", axis=_whole(0, max(row["count"] for row in rows))),
             "color": _coloured("what", names, **({} if len(names) <= MOST_SERIES else {"legend": None})),
         },
     }
@@ -194,6 +194,12 @@ def intensities(found: Fingerprint) -> Chart | None:
     return Chart("Intensities of the images", about, _draw(spec, rows, 70 + 30 * len(rows)), numbers)
 
 
+def _whole(least: int, most: int) -> dict[str, Any]:
+    """An axis with ticks at whole numbers only."""
+    step = max(1, -(-(most - least) // 7))
+    return {"values": list(range(least, most + 1, step)), "format": "d"}
+
+
 def _to(name: str) -> dict[str, str]:
     return {"field": name}
 
@@ -214,7 +220,9 @@ def learning(epochs: Sequence[Mapping[str, float]], key: str, title: str, axis: 
             },
         ],
         "encoding": {
-            "x": _x("epoch", axis={"tickMinStep": 1, "grid": False}, scale={"nice": False}),
+            "x": _x(
+                "epoch", axis={**_whole(rows[0]["epoch"], rows[-1]["epoch"]), "grid": False}, scale={"nice": False}
+            ),
             "y": _x("value", axis, scale={"zero": False}),
         },
     }
@@ -238,7 +246,7 @@ def history(tried: Sequence[Trial]) -> Chart:
         row["best"] = best
     shape = _named("state", scale={"domain": states, "range": ["circle", "triangle-down", "cross"]})
     spec = {
-        "encoding": {"x": _x("trial", axis={"tickMinStep": 1, "grid": False})},
+        "encoding": {"x": _x("trial", axis=_whole(0, tried[-1].number), scale={"nice": False})},
         "layer": [
             {
                 "mark": {"type": "line", "interpolate": "step-after", "color": "var(--muted)"},
@@ -262,7 +270,7 @@ def importances(shares: Mapping[str, float]) -> Chart:
         "mark": {"type": "bar", "height": 12, "color": "var(--blue)", "cornerRadiusEnd": 2},
         "encoding": {
             "y": _named("setting"),
-            "x": _x("share", "share of what is explained", scale=ZERO_TO_ONE),
+            "x": _x("share", "share of what is explained", **ZERO_TO_ONE),
         },
     }
     numbers = Table("Importances", ("setting", "share"), [(name, f"{share:.2f}") for name, share in shares.items()])
@@ -309,12 +317,22 @@ def parallel(tried: Sequence[Trial], names: Sequence[str], logarithmic: Sequence
                     "y": y,
                     "detail": {"field": "trial", "type": "nominal", "title": "trial"},
                     "color": colour,
-                    "opacity": {"field": "strength", "type": "quantitative", "scale": {"range": [0.15, 1]}, "legend": None},
+                    "opacity": {
+                        "field": "strength",
+                        "type": "quantitative",
+                        "scale": {"range": [0.15, 1]},
+                        "legend": None,
+                    },
                 },
             },
             {
                 "data": {"values": [{key: _told(value) for key, value in end.items()} for end in ends]},
-                "mark": {"type": "text", "fontSize": 10, "color": "var(--muted)", "dy": {"expr": "datum.place ? -8 : 9"}},
+                "mark": {
+                    "type": "text",
+                    "fontSize": 10,
+                    "color": "var(--muted)",
+                    "dy": {"expr": "datum.place ? -8 : 9"},
+                },
                 "encoding": {"x": x, "y": y, "text": {"field": "text", "type": "nominal"}},
             },
         ]
@@ -358,7 +376,9 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Chart:
     }
     numbers = Table("Answers", ("true class", *labels), [(n, *line) for n, line in zip(labels, matrix, strict=True)])
     about = "Rows: the true class. Columns: the model's answer. The darker, the greater the share of the row."
-    return Chart("What the model took each class for", about, _draw(spec, rows, min(130 + 34 * len(labels), 420)), numbers)
+    return Chart(
+        "What the model took each class for", about, _draw(spec, rows, min(130 + 34 * len(labels), 420)), numbers
+    )
 
 
 def each(title: str, metric: str, grade: Grade, found: Mapping[str, Score]) -> Chart:
@@ -374,7 +394,7 @@ def each(title: str, metric: str, grade: Grade, found: Mapping[str, Score]) -> C
             },
             {
                 "mark": {"type": "rule", "strokeWidth": 2.5, "color": "var(--blue)"},
-                "encoding": {"y": _named("name"), "x": _x("low", metric, scale=ZERO_TO_ONE), "x2": _to("high")},
+                "encoding": {"y": _named("name"), "x": _x("low", metric, **ZERO_TO_ONE), "x2": _to("high")},
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 70, "color": "var(--blue)", "opacity": 1},
@@ -388,7 +408,12 @@ def each(title: str, metric: str, grade: Grade, found: Mapping[str, Score]) -> C
 
 
 def curves(
-    title: str, axes: tuple[str, str], found: Mapping[str, tuple[np.ndarray, np.ndarray]], about: str, *, diagonal: bool = False
+    title: str,
+    axes: tuple[str, str],
+    found: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    about: str,
+    *,
+    diagonal: bool = False,
 ) -> Chart:
     """Curves in the unit square, such as ROC. Args: diagonal: draw that of chance, or of perfection, too."""
     rows: Rows = []
@@ -398,20 +423,21 @@ def curves(
     straight = {
         "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
         "mark": {"type": "line", "color": "var(--muted)", "strokeDash": [2, 3], "strokeWidth": 1},
-        "encoding": {"x": _x("x"), "y": _x("y")},
+        "encoding": {"x": _x("x", axes[0]), "y": _x("y", axes[1])},
     }
+    few = all(len(across) <= FEW_POINTS for across, _ in found.values())
     lines = {
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2, "point": {"filled": True, "size": 36} if few else False},
         "encoding": {
-            "x": _x("x", axes[0], scale=ZERO_TO_ONE),
-            "y": _x("y", axes[1], scale=ZERO_TO_ONE),
+            "x": _x("x", axes[0], **ZERO_TO_ONE),
+            "y": _x("y", axes[1], **ZERO_TO_ONE),
             "order": {"field": "order", "type": "quantitative"},
             "color": _coloured("of", list(found)),
         },
     }
     spec = {"layer": [*([straight] if diagonal else []), lines]}
-    few = [(name, x, y) for name, (xs, ys) in found.items() for x, y in thinned(list(zip(xs, ys, strict=True)), 11)]
-    numbers = Table(title, ("of", *axes), [(name, f"{x:.3f}", f"{y:.3f}") for name, x, y in few])
+    picked = [(name, x, y) for name, (xs, ys) in found.items() for x, y in thinned(list(zip(xs, ys, strict=True)), 11)]
+    numbers = Table(title, ("of", *axes), [(name, f"{x:.3f}", f"{y:.3f}") for name, x, y in picked])
     return Chart(title, about, _draw(spec, rows, 300), numbers)
 
 
@@ -429,13 +455,16 @@ def spread(scores: np.ndarray, truth: np.ndarray, threshold: float) -> Chart:
             {
                 "mark": {"type": "bar", "opacity": 0.6},
                 "encoding": {
-                    "x": _x("from", "score", scale=ZERO_TO_ONE),
+                    "x": _x("from", "score", **ZERO_TO_ONE),
                     "x2": _to("to"),
-                    "y": _x("count", "images", stack=None, axis={"tickMinStep": 1}),
+                    "y": _x("count", "images", stack=None, axis=_whole(0, max(row["count"] for row in rows))),
                     "color": _coloured("images", list(kinds)),
                 },
             },
-            {"mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--ink)"}, "encoding": {"x": {"datum": threshold}}},
+            {
+                "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--ink)"},
+                "encoding": {"x": {"datum": threshold}},
+            },
         ]
     }
     numbers = Table(

@@ -70,9 +70,8 @@ def price(dollars: float | None) -> str:
 
 def steps(events: Sequence[dict[str, Any]], asked: Sequence[Call]) -> tuple[list[Step], int]:
     """What is worth reading of a run, oldest first, and how many steps were left out at the end."""
-    told = sorted(
-        [*((event["time"], event) for event in events), *((call.time, call) for call in asked)], key=lambda pair: pair[0]
-    )
+    told = [*((event["time"], event) for event in events), *((call.time, call) for call in asked)]
+    told.sort(key=lambda pair: pair[0])
     shown, found = _Texts(), []
     for time, what in told:
         step = _asked(what, shown) if isinstance(what, Call) else _happened(what)
@@ -83,10 +82,9 @@ def steps(events: Sequence[dict[str, Any]], asked: Sequence[Call]) -> tuple[list
 
 def _happened(event: dict[str, Any]) -> tuple[str, Any, list[Block]] | None:
     kind = event["kind"]
-    if kind == "stage" and event["status"] == "start":
-        return STAGES.get(event["name"], event["name"]), "stage", []
     if kind == "stage":
-        return f"{STAGES.get(event['name'], event['name'])}: done in {seconds(event['seconds'])}", "stage", []
+        done = f": done in {seconds(event['seconds'])}" if event["status"] == "done" else ""
+        return f"{STAGES.get(event['name'], event['name'])}{done}", "stage", []
     if kind == "repair":
         return f"Repair by {event['role']}", "repair", [code("What was wrong", event["complaint"])]
     if kind == "back":
@@ -98,7 +96,7 @@ def _happened(event: dict[str, Any]) -> tuple[str, Any, list[Block]] | None:
 
 def _asked(call: Call, shown: "_Texts") -> tuple[str, Any, list[Block]]:
     who = call.role.replace("_", " ") or "preflight"
-    numbers = f"{call.input_tokens:,} tokens in, {call.output_tokens:,} out, {price(call.cost)}, {seconds(call.seconds)}"
+    tokens = f"{call.input_tokens:,} tokens in, {call.output_tokens:,} out"
     messages = call.messages if isinstance(call.messages, list) else [{"role": "user", "content": call.messages}]
     answers = call.answer if isinstance(call.answer, list) else [call.answer]
     blocks: list[Block] = [
@@ -107,7 +105,7 @@ def _asked(call: Call, shown: "_Texts") -> tuple[str, Any, list[Block]]:
         if isinstance(message, dict)
     ]
     blocks += [shown.code("Answer", _text(answer)) for answer in answers]
-    return f"The {who} asks {call.model}: {numbers}", "asked", blocks
+    return f"The {who} asks {call.model}: {tokens}, {price(call.cost)}, {seconds(call.seconds)}", "asked", blocks
 
 
 def _text(given: Any) -> str:
