@@ -18,24 +18,15 @@ from m3dspy.workspace.runs import Run
 
 pytestmark = pytest.mark.slow
 
-SECTIONS = (
-    "outcome",
-    "plan",
-    "data",
-    "design",
-    "training",
-    "tuning",
-    "results",
-    "cases",
-    "timeline",
-    "models",
-    "again",
-)
+SECTIONS = [
+    "outcome", "plan", "data", "design", "training", "tuning", "results", "cases", "timeline", "models", "again", "limits",
+]  # fmt: skip
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\u202egnp.exe{{ 7*7 }}' + "long" * 60
 CONTRASTS = """
 () => {
   const light = (colour) => {
-    const parts = colour.map((part) => part / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    const parts = colour.map((part) => linear(part / 255));
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
   };
   const read = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
@@ -134,7 +125,7 @@ def test_a_page_is_whole_quiet_and_accessible_in_both_themes_and_on_a_phone(kind
         reading = read(path, color_scheme=scheme)
         page = reading.page
         shown = page.evaluate("[...document.querySelectorAll('section')].map((section) => section.id)")
-        assert shown == [*SECTIONS, "limits"]
+        assert shown == SECTIONS
         assert page.locator(".view image.base").count() >= 6
         page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})

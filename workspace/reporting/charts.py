@@ -389,7 +389,7 @@ def each(title: str, metric: str, grade: Grade, found: Mapping[str, Score]) -> C
     spec = {
         "layer": [
             {
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--orange)"},
+                "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--orange)", "aria": False},
                 "encoding": {"x": {"datum": grade.floor.value}},
             },
             {
@@ -422,7 +422,7 @@ def curves(
         rows += [{"of": name, "x": x, "y": y, "order": order} for order, (x, y) in enumerate(points)]
     straight = {
         "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
-        "mark": {"type": "line", "color": "var(--muted)", "strokeDash": [2, 3], "strokeWidth": 1},
+        "mark": {"type": "line", "color": "var(--muted)", "strokeDash": [2, 3], "strokeWidth": 1, "aria": False},
         "encoding": {"x": _x("x", axes[0]), "y": _x("y", axes[1])},
     }
     few = all(len(across) <= FEW_POINTS for across, _ in found.values())
@@ -462,7 +462,7 @@ def spread(scores: np.ndarray, truth: np.ndarray, threshold: float) -> Chart:
                 },
             },
             {
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--ink)"},
+                "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--ink)", "aria": False},
                 "encoding": {"x": {"datum": threshold}},
             },
         ]
