@@ -19,7 +19,8 @@ from m3dspy.workspace.runs import Run
 pytestmark = pytest.mark.slow
 
 SECTIONS = [
-    "outcome", "plan", "data", "design", "training", "tuning", "results", "cases", "timeline", "models", "again", "limits",
+    "outcome", "plan", "data", "design", "training", "tuning",
+    "results", "cases", "timeline", "models", "again", "limits",
 ]  # fmt: skip
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\u202egnp.exe{{ 7*7 }}' + "long" * 60
 CONTRASTS = """

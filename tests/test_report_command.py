@@ -121,7 +121,7 @@ def test_runs_are_listed_with_how_they_ended_and_their_page(m3dspy, tmp_path):
     states = {done.id: "done", refused.id: "refused", broken.id: "damaged", going_on.id: "unfinished"}
     assert {name: row["status"] for name, row in rows.items()} == states
     assert (rows[done.id]["metric"], rows[done.id]["score"]) == ("macro AUROC", 0.74)
-    assert rows[done.id]["page"] == "runs/one/report.html"
+    assert rows[done.id]["page"] == str(done.folder / "report.html")
     assert rows[refused.id]["page"] is None
     status, out, _ = m3dspy("runs")
     assert f"done       macro AUROC 0.740   a model for classification\n    {rows[done.id]['page']}" in out

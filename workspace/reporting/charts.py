@@ -455,7 +455,7 @@ def spread(scores: np.ndarray, truth: np.ndarray, threshold: float) -> Chart:
             {
                 "mark": {"type": "bar", "opacity": 0.6},
                 "encoding": {
-                    "x": _x("from", "score", **ZERO_TO_ONE),
+                    "x": _x("from", "score", bin={"binned": True}, **ZERO_TO_ONE),
                     "x2": _to("to"),
                     "y": _x("count", "images", stack=None, axis=_whole(0, max(row["count"] for row in rows))),
                     "color": _coloured("images", list(kinds)),

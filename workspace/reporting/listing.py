@@ -19,10 +19,10 @@ def listing(home: Path) -> list[dict[str, Any]]:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    page = run.folder / NAME
+    page, first = run.folder / NAME, next(run.events(), None)
     row: dict[str, Any] = {
         "run": run.id,
-        "when": round((run.folder / "request.json").stat().st_mtime),
+        "when": round(first["time"] if first else (run.folder / "request.json").stat().st_mtime),
         "request": "",
         "status": "damaged",
         "metric": None,
