@@ -173,7 +173,7 @@ def intensities(found: Fingerprint) -> Chart | None:
     ]
     if not rows:
         return None
-    y = _named("images", axis={"labelExpr": "slice(datum.label, -18)"})
+    y = _named("images", axis={"labelExpr": "length(datum.label) > 20 ? '…' + slice(datum.label, -19) : datum.label"})
     spec = {
         "encoding": {"y": y},
         "layer": [
