@@ -4,6 +4,7 @@ import re
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -273,6 +274,46 @@ def export(
 
     compared = job.export(Run.open(run, runs), to, out)
     _say(json, {"out": str(out), "form": to, "compared": compared}, f"{to} in {out}\n{compared}")
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="a run's name or folder, finished or not")],
+    open_it: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
+    live: Annotated[bool, typer.Option("--live", help="serve it on this machine alone while the run goes on")] = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Write a run's report page anew, or watch a run that goes on."""
+    from m3dspy.workspace.report import page, report
+    from m3dspy.workspace.reporting import live as living
+    from m3dspy.workspace.runs import Run
+
+    found = Run.open(run, runs)
+    if live:
+        with living.server(lambda: page(found.folder), lambda: not found.has("outcome")) as (served, address):
+            _say(json, {"run": found.id, "page": address}, f"{address}\nIt ends with Ctrl-C.")
+            sys.stdout.flush()
+            if open_it:
+                typer.launch(address)
+            with suppress(KeyboardInterrupt):
+                served.serve_forever()
+        return
+    with found.lock():
+        path = report(found.folder)
+    _say(json, {"run": found.id, "page": str(path)}, str(path))
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+@app.command("runs")
+def list_runs(runs: Runs = Path("runs"), json: Json = False) -> None:
+    """The runs in a folder, the newest first: when, what was asked, how it went, and the report page."""
+    from m3dspy.screen import runs_as_text
+    from m3dspy.workspace.reporting.listing import listing
+
+    found = listing(runs)
+    _say(json, found, runs_as_text(found, runs))
 
 
 @app.command("compile")
@@ -592,7 +633,7 @@ def _carry_on(run: Any, json: bool, data: Path | None = None) -> None:
     if json:
         print(as_json(run.id, str(run.folder), outcome))
     else:
-        print(f"{verdict(outcome)}\nReport: {run.folder / 'report.md'}")
+        print(f"{verdict(outcome)}\nReport: {run.folder / 'report.html'}")
 
 
 def _say(json: bool, found: Any, text: str) -> None:

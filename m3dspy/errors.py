@@ -27,6 +27,7 @@ _SEQUENCE = re.compile(  # what begins with an escape: titles, links and other s
     r"(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b[ -/]*[0-~]?"
 )
+_UNCOMMON = re.compile(r"[^\t\n\x20-\x7e]+")  # signs that may be control or format characters
 _FIELD = re.compile(r"\[\s*\[\s*##")  # begins a field in DSPy's chat format
 
 
@@ -47,6 +48,15 @@ def clean(text: str | bytes) -> str:
         seen = "".join(map(_shown, line.rstrip("\r").rpartition("\r")[2]))
         lines.append(_cut(seen, _LONGEST_LINE, " "))
     return break_fields(_cut("\n".join(lines), _MOST, "\n"))
+
+
+def visible(text: str) -> str:
+    r"""Text in which every control and format character but tab and newline became U+FFFD; nothing is cut.
+
+    >>> visible("left\u202eright\x00\n")
+    'left�right�\n'
+    """
+    return _UNCOMMON.sub(lambda found: "".join(map(_shown, found[0])), text)
 
 
 def break_fields(text: str) -> str:

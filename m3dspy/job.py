@@ -42,6 +42,7 @@ from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, It
 from m3dspy.workspace import emit, execute, exporting, inventory, private, public, training, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.looking import contained
+from m3dspy.workspace.report import NAME as REPORT
 from m3dspy.workspace.report import report
 from m3dspy.workspace.runs import Run, disk
 
@@ -144,7 +145,7 @@ def carry_on(run: Run, data: Path | None = None, *, keep_control: bool = False) 
     ):
         if data:
             _moved(run, data)
-        reported = (run.folder / "report.md").is_file() and run.has("outcome") and not run.has("more")
+        reported = (run.folder / REPORT).is_file() and run.has("outcome") and not run.has("more")
         if reported and (outcome := run.load("outcome", Outcome)).status == "done":
             return outcome
         request = run.load("request", Request)
@@ -164,6 +165,7 @@ def carry_on(run: Run, data: Path | None = None, *, keep_control: bool = False) 
             run.commit("outcome", _outcome(run, ledger, status, reason=private.hidden(str(error))))
             raise
         outcome = _outcome(run, ledger, "done", grade=found)
+        (run.folder / REPORT).unlink(missing_ok=True)  # one of the unfinished run
         run.commit("outcome", outcome)
         with run.stage("report"):
             report(run.folder)
@@ -386,7 +388,7 @@ def _search_on(run: Run, request: Request) -> None:
     inventory.check(run, request)
     with run.stage("tune"):
         after = _tune(run, request, more.trials, more.minutes, script.trusted)
-    (run.folder / "report.md").unlink(missing_ok=True)
+    (run.folder / REPORT).unlink(missing_ok=True)
     if after.settings != more.trained:
         run.drop(*reversed(_TRAINED))
         for name in ("final", "control", "untuned", *(f"draw-{draw}" for draw in DRAWS)):

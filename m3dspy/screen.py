@@ -3,6 +3,8 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -112,6 +114,19 @@ def prompts_as_text(asked: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], re
             f"{request.lm}; what it would answer shapes the later questions.",
         ]
     )
+
+
+def runs_as_text(found: Sequence[Mapping[str, Any]], home: Path) -> str:
+    """Runs, two lines each."""
+    if not found:
+        return f"{home} holds no runs. Start one with: m3dspy run"
+    lines = []
+    for run in found:
+        when = f"{datetime.fromtimestamp(run['when']):%Y-%m-%d %H:%M}"
+        score = "" if run["score"] is None else f"{run['metric']} {run['score']:.3f}"
+        lines.append(f"{when}  {run['status']:<11}{score:<20}{clean(_first_line(run['request'])[:70])}")
+        lines.append(f"    {run['page'] or run['run']}")
+    return "\n".join(lines)
 
 
 def interval(score: Score) -> str:

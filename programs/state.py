@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from typing import Any
 
 import dspy
@@ -10,7 +11,6 @@ from pydantic import TypeAdapter
 
 from m3dspy.programs.lms.adapter import Chat
 from m3dspy.signatures.values import Value
-from m3dspy.workspace.reporting.prose import fenced
 
 
 class Described(Value):
@@ -111,12 +111,12 @@ def page(name: str, before: dspy.Predict, after: dspy.Predict) -> str:
     old, new = (_signature(each).instructions.splitlines() for each in (before, after))
     lines = [f"# {name}", "", "## Instructions", ""]
     if old == new:
-        lines += ["As written; compiling did not change them.", "", *fenced("\n".join(new), "text")]
+        lines += ["As written; compiling did not change them.", "", *_fenced("\n".join(new), "text")]
     else:
-        lines += fenced("\n".join(difflib.unified_diff(old, new, "before", "after", n=len(old), lineterm="")), "diff")
+        lines += _fenced("\n".join(difflib.unified_diff(old, new, "before", "after", n=len(old), lineterm="")), "diff")
     lines += [f"## Demonstrations: {len(after.demos)}", ""]
     for message in _messages(after)[1:-1]:
-        lines += [f"{message['role']}:", "", *fenced(message["content"], "text")]
+        lines += [f"{message['role']}:", "", *_fenced(message["content"], "text")]
     return "\n".join(lines)
 
 
@@ -128,3 +128,9 @@ def _messages(predictor: dspy.Predict) -> list[dict[str, Any]]:
 def _signature(predictor: dspy.Predict) -> Any:
     """A signature class; DSPy declares it looser than it is."""
     return predictor.signature
+
+
+def _fenced(code: str, language: str) -> list[str]:
+    """A block of code in Markdown, fenced by more backticks than it holds in a row."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return [f"{fence}{language}", code.rstrip("\n"), fence, ""]

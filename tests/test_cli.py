@@ -209,7 +209,7 @@ def test_the_whole_job_ends_with_a_graded_model_and_a_report(finished):
     assert outcome["phantom"] is True
     assert (outcome["trials"], outcome["contained"]) == (1, True)
     table = "predictions/predictions.csv"
-    for name in ("report.md", "model/model.safetensors", table, f"control/{table}"):
+    for name in ("report.html", "model/model.safetensors", table, f"control/{table}"):
         assert (run / name).is_file(), name
     assert home in run.parents
 

@@ -344,7 +344,7 @@ def test_further_trials_that_are_killed_are_all_done_and_the_model_is_that_of_th
     run = Path(finish(command(tmp_path, *words))["folder"])
     for event, name, how in (
         ("os.rename", "/tuned.json", ("tune", run, "--trials", "3")),
-        ("os.remove", "/report.md", ("resume", run)),  # better settings stand, the model of the old ones too
+        ("os.remove", "/report.html", ("resume", run)),  # better settings stand, the model of the old ones too
         ("os.rename", "/model", ("resume", run)),  # the model is being taken back
     ):
         killed = python(KILLED_BEFORE, event, name, *how).wait(300)

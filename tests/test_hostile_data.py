@@ -117,7 +117,7 @@ def test_a_whole_run_on_a_bad_dataset_ends_with_a_report(name, tmp_path, m3dspy)
     folder = written(name, tmp_path)
     status, _, err = m3dspy("run", WORDS, "--data", folder, "--trials", 0)
     assert (status, "Traceback" in err) == (0, False)
-    assert len(list((tmp_path / "runs").glob("*/report.md"))) == 1
+    assert len(list((tmp_path / "runs").glob("*/report.html"))) == 1
 
 
 @pytest.mark.skipif(execute.probe().bwrap is None, reason="nothing contains the parsers here")

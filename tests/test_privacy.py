@@ -323,7 +323,7 @@ def test_a_whole_run_tells_nobody_who_a_patient_is(make, tmp_path, model, m3dspy
     status, out, err = m3dspy("run", REQUEST, "--data", "data", "--lm", "openai/any", "--api-base", base, "--trials", 0)
     assert status == 0
     (run,) = (tmp_path / "runs").glob("[!.]*")
-    assert (run / "report.md").is_file()
+    assert (run / "report.html").is_file()
     assert ends_of(tmp_path, sent, out, err) == {}
     commands = [("tune", run.name, "--trials", 2), ("predict", run.name, "data/images", "--out", "answers")]
     ended = [m3dspy(*command) for command in commands]

@@ -287,27 +287,23 @@ def _preset(design: Design) -> dict[str, Any]:
     return _constants(TEMPLATES / f"{design.template}.py").get("PRESETS", {}).get(design.preset, {})
 
 
-def diff(folder: Path) -> str:
+def diff(folder: Path, context: int = 3) -> str:
     """What train.py changes of its template, as a unified diff.
 
+    Args:   context: unchanged lines that are shown around a change.
     Raises: UsageError: the folder holds no train.py.
     """
     path = folder / "train.py"
     if not path.is_file():
         raise UsageError(f"{folder} holds no train.py: it is not an emitted folder.")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    candidates = [
-        list(
-            difflib.unified_diff(
-                (TEMPLATES / f"{name}.py").read_text(encoding="utf-8").splitlines(keepends=True),
-                lines,
-                f"templates/{name}.py",
-                "train.py",
-            )
-        )
-        for name in templates()
-    ]
-    return "".join(min(candidates, key=len))
+
+    def changed(name: str, around: int) -> list[str]:
+        before = (TEMPLATES / f"{name}.py").read_text(encoding="utf-8").splitlines(keepends=True)
+        return list(difflib.unified_diff(before, lines, f"templates/{name}.py", "train.py", n=around))
+
+    nearest = min(templates(), key=lambda name: len(changed(name, 3)))
+    return "".join(changed(nearest, context))
 
 
 def _replaced(source: str, statements: dict[str, str]) -> str:

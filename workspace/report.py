@@ -1,50 +1,80 @@
-"""A finished run in plain words: `report.md` and its figures, for the researcher who has to judge the model.
+"""A run in plain words, pictures and numbers: `report.html`, for the researcher who has to judge the model.
 
-Everything is read from what the run committed; no model is loaded. What a run does not have (tuning off, no control, a
-stage that was not reached) is said in words.
+One file that loads nothing from elsewhere. Everything is read from what the run committed; no model is loaded. What a
+run does not have (tuning off, no control, a stage that was not reached) is said in words.
 """
 
 import json
 import platform
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from m3dspy.errors import DataError
 from m3dspy.signatures.values import (
     SPLITS,
     Design,
     Fingerprint,
+    Grade,
     Index,
+    Item,
     Outcome,
     PatientKey,
     Plan,
     Request,
+    Trial,
     Tuned,
 )
-from m3dspy.workspace.reporting import anomalies, examples, figures, heat, reports
-from m3dspy.workspace.reporting.prose import fenced, figure, interval, table, text
+from m3dspy.workspace import private, untrusted
+from m3dspy.workspace.reporting import anomalies, charts, examples, pictures, reports, timeline
+from m3dspy.workspace.reporting.blocks import (
+    Block,
+    Bullets,
+    Charts,
+    Code,
+    Fold,
+    Page,
+    Section,
+    Steps,
+    Table,
+    Views,
+    Words,
+    exactly,
+    html,
+    interval,
+    say,
+    scores,
+)
 from m3dspy.workspace.runs import Run, write_atomic
 
 V = TypeVar("V")
 
+NAME = "report.html"
 TRIALS_SHOWN = 30
-EXAMPLES = 3  # of the worst cases, and as many others
+VOLUMES, PICTURES = 6, 12  # of the worst cases, and as many others
+MOST_PICTURES = 2_800_000  # characters of all pictures of a page
+LARGEST_RESULT = 8 << 20  # bytes of a result.json
+MOST_LINES = 4000  # of a script that is shown whole
+CURVES = 5  # classes whose curves are shown
 PACKAGES = ("m3dspy", "torch", "monai", "lightning", "optuna", "dspy", "numpy", "nibabel", "pydicom")
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a run committed; None for a stage that was not reached."""
+class Committed:
+    """What a run has committed so far; None for a stage that was not reached."""
 
     folder: Path
-    events: list[dict]
+    events: list[dict[str, Any]]
+    calls: list[timeline.Call]
     request: Request
-    outcome: Outcome
+    outcome: Outcome | None
     fingerprint: Fingerprint | None
     plan: Plan | None
     index: Index | None
@@ -52,37 +82,65 @@ class Finished:
     tuned: Tuned | None
 
     @property
-    def figures(self) -> Path:
-        return self.folder / "figures"
+    def grade(self) -> Grade | None:
+        return self.outcome.grade if self.outcome else None
 
 
 def report(run_folder: Path) -> Path:
-    """Write `report.md` and `figures/*.png` into the folder of a run that has ended.
+    """Write `report.html` into the folder of a run, which the caller holds.
 
-    Returns: the path of `report.md`, which is written last and whole.
-    Raises:  M3Error: the run has no outcome yet, or one of its files is damaged.
+    Returns: its path; it is written whole or not at all.
+    Raises:  M3Error: one of the run's files is damaged.
+    """
+    path = run_folder.resolve() / NAME
+    write_atomic(path, page(run_folder).encode())
+    return path
+
+
+def page(run_folder: Path) -> str:
+    """The page of a run as it is now: done, refused, failed or still going on.
+
+    Raises: M3Error: one of the run's files is damaged.
     """
     run = Run(run_folder)
 
     def reached(name: str, kind: type[V]) -> V | None:
         return run.load(name, kind) if run.has(name) else None
 
-    finished = Finished(
-        run.folder,
-        list(run.events()),
-        run.load("request", Request),
-        run.load("outcome", Outcome),
-        reached("fingerprint", Fingerprint),
-        reached("plan", Plan),
-        reached("index", Index),
-        reached("design", Design),
-        reached("tuned", Tuned),
+    with private.hiding(private.read(run.folder / private.FILE)):
+        committed = Committed(
+            run.folder,
+            list(run.events()),
+            timeline.calls(run.folder / "lm.jsonl"),
+            run.load("request", Request),
+            reached("outcome", Outcome),
+            reached("fingerprint", Fingerprint),
+            reached("plan", Plan),
+            reached("index", Index),
+            reached("design", Design),
+            reached("tuned", Tuned),
+        )
+        return html(_page(committed))
+
+
+def _page(run: Committed) -> Page:
+    parts = (
+        ("plan", "Request and plan", _plan),
+        ("data", "Data", _data),
+        ("design", "Design and script", _design),
+        ("training", "Training", _training),
+        ("tuning", "Tuning", _tuning),
+        ("results", "Test results", _results),
+        ("cases", "Cases", _cases),
+        ("timeline", "How it went", _way),
+        ("models", "Language models", _ledger),
+        ("again", "To reproduce", _again),
+        ("limits", "Limits", _limits),
     )
-    sections = (_head, _outcome, _plan, _data, _design, _training, _tuning, _results, _examples, _way, _ledger, _again)
-    lines = [line for section in (*sections, _limits) for line in (*section(finished), "")]
-    path = run.folder / "report.md"
-    write_atomic(path, "\n".join(lines).encode())
-    return path
+    title = run.plan.goal if run.plan else run.request.text
+    sections = [Section(name, title, blocks(run)) for name, title, blocks in parts]
+    chart = charts.verdict(run.grade) if run.grade else None
+    return Page(title, run.folder.name, _banners(run), _outcome(run), sections, chart)
 
 
 def _size(values: Iterable[float]) -> str:
@@ -99,67 +157,85 @@ def _setting(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _head(run: Finished) -> list[str]:
-    lines = [f"# {text(run.plan.goal if run.plan else run.request.text)}", ""]
-    lines += ["**For research use only. Not a medical device.**", ""]
-    if run.outcome.phantom:
-        lines += [
-            "> **PHANTOM DATA.** The images are made up. The scores show that the pipeline works; they say nothing "
-            "about patients.",
-            "",
-        ]
+def _banners(run: Committed) -> list[str]:
+    lines: list[str] = [say("<strong>For research use only.</strong> Not a medical device.")]
+    if run.outcome and run.outcome.phantom:
+        lines.append(
+            say(
+                "<strong>PHANTOM DATA.</strong> The images are made up. The scores show that the pipeline works; they "
+                "say nothing about patients."
+            )
+        )
     if run.plan and run.plan.task == "anomaly_detection" and run.request.weights is None:
-        lines += [
-            "> **RANDOM BACKBONE.** No pretrained weights were given, so CLIP's features are those of random weights: "
-            "the numbers test the method's path only.",
-            "",
-        ]
-    return [*lines, "## Request", "", f"> {text(run.request.text)}"]
+        lines.append(
+            say(
+                "<strong>RANDOM BACKBONE.</strong> No pretrained weights were given, so CLIP's features are those of "
+                "random weights: the numbers test the method's path only."
+            )
+        )
+    return lines
 
 
-def _outcome(run: Finished) -> list[str]:
-    outcome, grade, lines = run.outcome, run.outcome.grade, ["## Outcome", ""]
+def _outcome(run: Committed) -> list[Block]:
+    if not (outcome := run.outcome):
+        stages = [event["name"] for event in run.events if event["kind"] == "stage" and event["status"] == "start"]
+        last = timeline.STAGES.get(stages[-1], stages[-1]) if stages else "nothing yet"
+        return [Words(f"The run is not finished. Last begun: {last}.", "note")]
     if outcome.status != "done":
         happened = {"refused": "The request was refused", "failed": "The run failed"}[outcome.status]
-        return [*lines, f"{happened}: {text(outcome.reason) or 'no reason was recorded.'}"]
-    if not grade:
-        return [*lines, "A model was trained, but it was not graded: no score can be given."]
+        return [Words(f"{happened}: {outcome.reason or 'no reason was recorded.'}", "warning")]
+    if not (grade := outcome.grade):
+        return [Words("A model was trained, but it was not graded: no score can be given.", "warning")]
+    score = grade.score
     mark, article = " (phantom)" if outcome.phantom else "", "an" if grade.metric[0] in "aeiou" else "a"
     answers = _answers(run.index.task if run.index else "")
     control = (
         f"; the same pipeline trained on shuffled {answers} reaches {interval(grade.control)}" if grade.control else ""
     )
-    lines += [
-        f"On {grade.cases} test cases of {grade.patients} patients the model reached {article} "
-        f"**{text(grade.metric)} of {interval(grade.score)}{mark}**. The trivial answer reaches "
-        f"{interval(grade.floor)}{control}. In brackets: 95 % intervals, by bootstrap over patients.",
-        "",
-        f"- S1, a valid model and a well-formed prediction for every test case: **{_passed(grade.s1)}**",
-        f"- S2, better than the trivial answer and than the control: **{_passed(grade.s2)}**",
-    ]
-    if not grade.control:
-        lines.append(f"- No control was trained on shuffled {answers}: S2 rests on the trivial answer alone.")
+    blocks: list[Block] = [
+        Words(
+            say(
+                "<b>{}</b> {}{}, 95 % interval {} to {}",
+                f"{score.value:.3f}", grade.metric, mark, f"{score.low:.3f}", f"{score.high:.3f}",
+            ),
+            "score",
+        ),
+        Words(
+            say(
+                "On {} test cases of {} patients the model reached {} <strong>{} of {}{}</strong>. The trivial answer "
+                "reaches {}{}. In brackets: 95 % intervals, by bootstrap over patients.",
+                grade.cases, grade.patients, article, grade.metric, interval(grade.score), mark, interval(grade.floor),
+                control,
+            )
+        ),
+    ]  # fmt: skip
     if grade.above_oracle:
-        lines.append("- **LEAK: the score is above what this phantom allows. Do not trust this model.**")
+        leak = "LEAK: the score is above what this phantom allows. Do not trust this model."
+        blocks.insert(0, Words(say("<strong>{}</strong>", leak), "warning"))
+    lines: list[str] = [
+        say("S1, a valid model and a well-formed prediction for every test case: <b>{}</b>", _passed(grade.s1)),
+        say("S2, better than the trivial answer and than the control: <b>{}</b>", _passed(grade.s2)),
+    ]
+    if grade.s3 is not None:
+        lines.append(say("S3, 90 % of the reference recipe's score: <b>{}</b>", _passed(grade.s3)))
+    if not grade.control:
+        lines.append(f"No control was trained on shuffled {answers}: S2 rests on the trivial answer alone.")
     if grade.missing:
-        some = text(", ".join(grade.missing[:20])) + (", ..." if len(grade.missing) > 20 else "")
-        lines.append(f"- Test cases without a usable prediction, which count as 0: {len(grade.missing)} ({some})")
+        some = ", ".join(grade.missing[:20]) + (", ..." if len(grade.missing) > 20 else "")
+        lines.append(f"Test cases without a usable prediction, which count as 0: {len(grade.missing)} ({some})")
     if not outcome.contained:
-        lines.append("- The scripts of this run were **not** contained by a sandbox.")
-    return lines
+        lines.append(say("The scripts of this run were <strong>not</strong> contained by a sandbox."))
+    return [*blocks, Bullets(lines)]
 
 
 def _passed(success: bool) -> str:
     return "passed" if success else "not passed"
 
 
-def _plan(run: Finished) -> list[str]:
+def _plan(run: Committed) -> list[Block]:
+    asked: list[Block] = [Words(say("The request: <q>{}</q>", run.request.text))]
     if not (plan := run.plan):
-        return ["## Plan", "", "No plan was made."]
+        return [*asked, Words("No plan was made.")]
     caps = [f"{n} {name}" for name, n in (("training", plan.caps.training), ("test", plan.caps.test)) if n]
     rows = [
         ("task", f"{plan.task}, {plan.dims}D, {plan.modality}"),
@@ -174,7 +250,7 @@ def _plan(run: Finished) -> list[str]:
         ("described by", f"the card {plan.card}" if plan.card else "no card, only the folder itself"),
         ("at most", f"{' and '.join(caps)} images" if caps else "all images"),
     ]
-    return ["## Plan", "", *table(("", ""), rows)]
+    return [*asked, Table("The plan", ("", "decided"), rows)]
 
 
 def _asked(plan: Plan) -> list[tuple[str, str]]:
@@ -196,11 +272,11 @@ def _patients(key: PatientKey | None) -> str:
     return f"the {key.where}, by {key.part}"
 
 
-def _data(run: Finished) -> list[str]:
-    lines = ["## Data", ""]
+def _data(run: Committed) -> list[Block]:
+    blocks: list[Block] = []
     if found := run.fingerprint:
-        lines += [f"{found.files} files, {found.megabytes:.0f} MB: {text(_counts(found.formats))}.", ""]
-        rows = (
+        blocks.append(Words(f"{found.files} files, {found.megabytes:.0f} MB: {_counts(found.formats)}."))
+        rows = [
             (
                 group.pattern,
                 f"{group.count} slice folders" if group.slices else group.count,
@@ -211,12 +287,22 @@ def _data(run: Finished) -> list[str]:
                 _counts(group.units),
             )
             for group in found.groups
+        ]
+        head = ("images", "count", "format", "median size", "spacing (mm)", "orientation", "units")
+        if rows:
+            blocks.append(Table("What a look at the folder found", head, rows))
+        blocks.append(
+            Bullets([f"Warning: {warning}" for warning in found.warnings])
+            if found.warnings
+            else Words("The folder gave no warnings.")
         )
-        lines += table(("images", "count", "format", "median size", "spacing (mm)", "orientation", "units"), rows)
-        lines += [f"- Warning: {text(warning)}" for warning in found.warnings] or ["The folder gave no warnings."]
-        lines.append("")
+    drawn = [charts.intensities(found)] if found else []
+    if run.index:
+        drawn.append(charts.parts(run.index))
+    if charted := [chart for chart in drawn if chart]:
+        blocks.append(Charts(charted))
     if not (index := run.index):
-        return [*lines, "The cases were not split."]
+        return [*blocks, Words("The cases were not split.")]
     classes = () if index.task == "segmentation" else index.labels
     rows = []
     for split in SPLITS:
@@ -224,27 +310,41 @@ def _data(run: Finished) -> list[str]:
         labels = [item.label if isinstance(item.label, tuple) else (item.label,) for item in items]
         patients = len({item.patient for item in items})
         rows.append((split, len(items), patients, *(sum(name in given for given in labels) for name in classes)))
-    lines += [
-        "No patient is in two of these parts. The model was chosen on the validation cases; it never saw the "
-        f"{_answers(index.task)}"
+    return [
+        *blocks,
+        Words(
+            "No patient is in two of these parts. The model was chosen on the validation cases; it never saw the "
+            f"{_answers(index.task)} of the test cases."
+        ),
+        Table("The split, by patient", ("part", "cases", "patients", *classes), rows),
+        *anomalies.support(index, run.design, run.tuned),
     ]
-    lines += ["of the test cases.", "", *table(("", "cases", "patients", *classes), rows)]
-    return lines + anomalies.support(index, run.design, run.tuned)
 
 
-def _design(run: Finished) -> list[str]:
+def _design(run: Committed) -> list[Block]:
     if not (design := run.design):
-        return ["## Design", "", "No design was made."]
+        return [Words("No design was made.")]
     shown = design.model_dump(exclude={"space", "why"}, exclude_none=True)
-    rows = ((name, _setting(value)) for name, value in shown.items())
-    lines = ["## Design", "", text(design.why), "", *table(("setting", "value"), rows)]
+    rows = [(name, _setting(value)) for name, value in shown.items()]
+    blocks: list[Block] = [Words(design.why)] if design.why else []
+    blocks.append(Fold("All settings of the design", [Table("The design", ("setting", "value"), rows)]))
     if not (run.folder / "code" / "train.py").is_file():
-        return [*lines, "No script was written."]
+        return [*blocks, Words("No script was written.")]
 
     from m3dspy.workspace import emit
 
-    lines += [f"`code/train.py` differs from the template {text(design.template)} in these lines only:", ""]
-    return lines + fenced(emit.diff(run.folder / "code"), "diff")
+    return [
+        *blocks,
+        Words(say("<code>code/train.py</code> differs from the template {} in these lines only:", design.template)),
+        _marked("What differs from the template", emit.diff(run.folder / "code")),
+        Fold("The whole script", [_marked("code/train.py", emit.diff(run.folder / "code", context=MOST_LINES))]),
+    ]
+
+
+def _marked(about: str, diff: str) -> Code:
+    """A unified diff, without its head, as lines that are kept, added or taken away."""
+    lines = diff.splitlines()[2:]
+    return Code(about, [(line[:1].strip(), "…" if line.startswith("@@") else line[1:]) for line in lines])
 
 
 class Epoch(BaseModel):
@@ -260,177 +360,279 @@ class History(BaseModel):
     history: list[Epoch] = Field(min_length=1)
 
 
-def _training(run: Finished) -> list[str]:
-    lines, result = ["## Training", ""], run.folder / "model" / "result.json"
-    if not result.is_file():
-        return [*lines, "No training was finished."]
+def _training(run: Committed) -> list[Block]:
+    if not (run.folder / "model" / "result.json").is_file():
+        so_far = [event for event in run.events if event["kind"] == "epoch" and event["attempt"] == "final"]
+        begun = f"{len(so_far)} epochs of the final training have gone by." if so_far else ""
+        return [Words(f"No training was finished. {begun}".strip()), *_curve(so_far)]
     try:
-        claimed = History.model_validate_json(result.read_bytes())
-    except ValidationError:
-        return [*lines, "The script left no record of its epochs that can be read."]
+        claimed = History.model_validate_json(untrusted.read(run.folder / "model", "result.json", LARGEST_RESULT))
+    except (ValidationError, DataError):
+        return [Words("The script left no record of its epochs that can be read."), *_curve([])]
     epochs = claimed.history
-    figures.learning_curve([epoch.model_dump() for epoch in epochs], run.figures / "learning_curve.png")
     best = max(epochs, key=lambda epoch: epoch.score)
-    lines.append(
-        f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {best.epoch}"
-    )
     kept = " and was kept." if best.epoch == claimed.epoch else f"; that of epoch {claimed.epoch} was kept."
-    lines += [f"is the best on the validation cases ({best.score:.3f}){kept}", ""]
-    return lines + figure("learning_curve", "Loss and validation score by epoch")
+    return [
+        Words(
+            f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {best.epoch} is "
+            f"the best on the validation cases ({best.score:.3f}){kept}"
+        ),
+        *_curve([epoch.model_dump() for epoch in epochs]),
+    ]
 
 
-def _tuning(run: Finished) -> list[str]:
-    lines = ["## Tuning", ""]
-    if not (run.tuned and run.tuned.trials):
-        return [*lines, "Tuning was off: the model was trained with the settings of the design."]
-    tried = run.tuned.trials
+def _curve(epochs: list[dict[str, Any]]) -> list[Block]:
+    if not epochs:
+        return []
+    return [
+        Charts(
+            [
+                charts.learning(epochs, "loss", "Training loss", "loss"),
+                charts.learning(epochs, "score", "Score on the validation cases", "score"),
+            ]
+        )
+    ]
+
+
+def _tuning(run: Committed) -> list[Block]:
+    if run.tuned is None and not (run.outcome and run.outcome.status == "done"):
+        so_far = [event for event in run.events if event["kind"] == "trial"]
+        return [Words(f"Tuning was not finished; {len(so_far)} trials have ended." if so_far else "Nothing was tuned.")]
+    if not (tried := run.tuned.trials if run.tuned else ()):
+        return [Words("Tuning was off: the model was trained with the settings of the design.")]
     ranked = sorted(tried, key=lambda trial: -1 if trial.score is None else trial.score, reverse=True)
     best = next((trial for trial in ranked if trial.state == "complete"), None)
-    lines.append(f"Optuna tried {len(tried)} settings, judged on the validation cases.")
-    lines += [
-        f"Trial {best.number} was the best." if best else "No trial was completed: the design's settings were kept."
-    ]
-    figures.trials(tried, run.figures / "trials.png")
-    lines += ["", *figure("trials", "Validation score by trial, pruned trials marked")]
+    found = f"Trial {best.number} was the best." if best else "No trial was completed: the design's settings were kept."
     names = sorted({name for trial in tried for name in trial.settings})
-    rows = (
+    rows = [
         (
             trial.number,
             trial.state,
             "none" if trial.score is None else f"{trial.score:.3f}",
             *(_setting(trial.settings.get(name, "default")) for name in names),
-            _time(trial.seconds),
+            timeline.seconds(trial.seconds),
         )
         for trial in sorted(ranked[:TRIALS_SHOWN], key=lambda trial: trial.number)
-    )
-    lines += table(("trial", "state", "score", *names, "time"), rows)
+    ]
+    drawn = [charts.history(tried)]
+    knobs = run.design.space if run.design else {}
+    varied = [name for name in names if len({trial.settings.get(name) for trial in tried}) > 1]
+    if best and varied:
+        if shares := _importances(tried, varied):
+            drawn.append(charts.importances(shares))
+        logarithmic = [name for name in varied if name in knobs and knobs[name].log]
+        drawn.append(charts.parallel(tried, varied, logarithmic))
+    blocks: list[Block] = [
+        Words(f"Optuna tried {len(tried)} settings, judged on the validation cases. {found}"),
+        Charts(drawn),
+        Fold("The trials in numbers", [Table("Trials", ("trial", "state", "score", *names, "time"), rows)]),
+    ]
     if len(tried) > TRIALS_SHOWN:
-        lines.append(f"These are the best {TRIALS_SHOWN}; `tuned.json` holds all {len(tried)}.")
-    return lines
+        blocks.append(Words(f"These are the best {TRIALS_SHOWN}; tuned.json holds all {len(tried)}."))
+    return blocks
 
 
-def _results(run: Finished) -> list[str]:
-    lines, grade, index = ["## Results on the test cases", ""], run.outcome.grade, run.index
+def _importances(tried: Iterable[Trial], names: list[str]) -> dict[str, float]:
+    """Share of each setting in what the completed trials differ by; {} where they are too few to tell."""
+    done = [trial for trial in tried if trial.state == "complete" and trial.score is not None]
+    done = [trial for trial in done if all(name in trial.settings for name in names)]
+    if len(done) < 4:
+        return {}
+
+    from optuna import create_study
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+    from optuna.importance import get_param_importances
+    from optuna.logging import set_verbosity
+    from optuna.trial import create_trial
+
+    space: dict[str, BaseDistribution] = {}
+    for name in names:
+        values = [trial.settings[name] for trial in done]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            low, high = min(map(float, values)), max(map(float, values))
+            if low == high:
+                continue
+            space[name] = FloatDistribution(low, high, log=low > 0 and high / low > 10)
+        else:
+            space[name] = CategoricalDistribution(list(dict.fromkeys(values)))
+    set_verbosity(30)  # warnings
+    study = create_study(direction="maximize")
+    for trial in done:
+        params = {name: trial.settings[name] for name in space}
+        study.add_trial(create_trial(value=trial.score, params=params, distributions=space))
+    return get_param_importances(study)
+
+
+def _results(run: Committed) -> list[Block]:
+    grade, index, predictions = run.grade, run.index, run.folder / "predictions"
     if not (grade and index):
-        return [*lines, "No model was graded."]
+        return [Words("No model was graded.")]
     if index.task == "anomaly_detection":
-        return lines + anomalies.results(grade, index, run.folder / "predictions", run.figures)
+        return anomalies.results(grade, index, predictions)
     if index.task == "report_generation":
-        return lines + reports.results(grade)
-    lines += table(
-        ("metric", "value (95 % interval)"),
-        ((name, interval(s)) for name, s in [(grade.metric, grade.score), *grade.others.items()]),
-    )
+        return reports.results(grade)
+    metrics = scores("Metrics", "metric", [(grade.metric, grade.score), *grade.others.items()])
+    notes = Bullets([f"{note[:1].upper()}{note[1:]}." for note in grade.notes])
     if index.task == "segmentation":
-        figures.structures(grade, run.figures / "structures.png")
-        lines += figure("structures", "Dice of each structure, with the atlas floor")
-        return lines + table(
-            ("structure", "Dice (95 % interval)"), ((n, interval(s)) for n, s in grade.per_label.items())
-        )
+        return [
+            Charts([charts.each("Dice of each structure", "Dice", grade, grade.per_label)]),
+            metrics,
+            scores("Structures", "structure", grade.per_label.items()),
+            notes,
+        ]
     each = grade.metric.removeprefix("macro ")
+    drawn = [charts.each(f"{each} of each class", each, grade, grade.per_label)] if grade.per_label else []
+    drawn += _class_curves(index, grade, predictions)
     if not grade.confusion:
-        lines += ["A case may have several labels at once, so there is no confusion matrix.", ""]
-        return lines + table(
-            ("class", f"{each} (95 % interval)"), ((n, interval(s)) for n, s in grade.per_label.items())
-        )
-    figures.confusion(grade.confusion, index.labels, run.figures / "confusion.png")
-    lines += figure("confusion", "True class against the model's answer")
+        return [
+            Words("A case may have several labels at once, so there is no confusion matrix."),
+            Charts(drawn),
+            metrics,
+            scores("Classes", "class", grade.per_label.items()),
+            notes,
+        ]
+    drawn.insert(0, charts.confusion(grade.confusion, index.labels))
     answered = [sum(column) for column in zip(*grade.confusion, strict=True)]
-    rows = (
+    rows = [
         (name, sum(grade.confusion[i]), grade.confusion[i][i], answered[i], interval(grade.per_label.get(name)))
         for i, name in enumerate(index.labels)
-    )
-    return lines + table(("class", "test cases", "recognised", "times answered", f"{each} (95 % interval)"), rows)
+    ]
+    head = ("class", "test cases", "recognised", "times answered", f"{each} (95 % interval)")
+    return [Charts(drawn), metrics, Table("Classes", head, rows), notes]
 
 
-def _examples(run: Finished) -> list[str]:
-    lines, grade, index, design = ["## Examples", ""], run.outcome.grade, run.index, run.design
+def _class_curves(index: Index, grade: Grade, predictions: Path) -> list[Any]:
+    """ROC, precision and recall of the classes told apart worst, and calibration, of the cases that were answered."""
+    rows = examples.answers(predictions)
+    items = [item for item in index.test if item.id not in grade.missing and item.id in rows]
+    try:
+        chances = np.array([[float(rows[item.id][name]) for name in index.labels] for item in items])
+    except (KeyError, TypeError, ValueError):
+        return []
+    if not items or not np.isfinite(chances).all():
+        return []
+    truth = np.array([[name in _labels(item) for name in index.labels] for item in items])
+    tellable = [n for n in range(len(index.labels)) if truth[:, n].any() and not truth[:, n].all()]
+    value = {n: grade.per_label[name].value for n, name in enumerate(index.labels) if name in grade.per_label}
+    chosen = sorted(sorted(tellable, key=lambda n: value.get(n, 1.0))[:CURVES])
+    some = "" if len(chosen) == len(index.labels) else f" Of {len(index.labels)} classes, those told apart worst."
+    found = {index.labels[n]: (truth[:, n], chances[:, n]) for n in chosen}
+    drawn = []
+    if found:
+        rocs = {name: charts.roc(*pair) for name, pair in found.items()}
+        recalls = {name: charts.precision_recall(*pair) for name, pair in found.items()}
+        axes = ("others called so", "cases found")
+        drawn.append(
+            charts.curves(
+                "ROC, each class against the others", axes, rocs, f"The broken line is chance.{some}", diagonal=True
+            )
+        )
+        drawn.append(charts.curves("Precision and recall", ("recall", "precision"), recalls, f"By class.{some}"))
+    if not index.multilabel:
+        best = chances.argmax(1)
+        right = truth[np.arange(len(items)), best]
+        reliable = {"the model": charts.reliability(right, chances.max(1))}
+        about = "Share of right answers by the probability that was given; on the broken line they are equal."
+        drawn.append(charts.curves("Calibration", ("probability given", "share right"), reliable, about, diagonal=True))
+    return drawn
+
+
+def _labels(item: Item) -> tuple[str, ...]:
+    return item.label if isinstance(item.label, tuple) else (item.label or "",)
+
+
+def _cases(run: Committed) -> list[Block]:
+    grade, index, design = run.grade, run.index, run.design
     if not (grade and index and design):
-        return [*lines, "There are no predictions to show."]
+        return [Words("There are no predictions to show.")]
+    worst, others = examples.choose(index, grade.worst, VOLUMES if design.dims == 3 else PICTURES)
+    found, unread = _read(run, grade, index, design, [*worst, *others])
+    if not found:
+        return [Words("No case can be shown: the test images can no longer be read."), Bullets(unread)]
+    marks = {"values": index.values, "overlapping": index.multilabel, "scale": pictures.heat_scale(found)}
+    views = [pictures.view(case, MOST_PICTURES // len(found), **marks) for case in found]
+    if index.task == "report_generation":
+        written, known = reports.answers(run.folder / "predictions"), {item.id: item for item in index.test}
+        views = [replace(v, texts=reports.side_by_side(known[v.title], written)) for v in views]
+    if index.task == "anomaly_detection":
+        about = "Above each: its true class → the model's answer and the image's score. "
+        about += "The map of scores is transparent where they are low; green: above the pixel threshold."
+        key = [(pictures.CONTOUR, "above the pixel threshold")]
+        if any(case.truth is not None for case in found):
+            about += " Blue: what the expert marked."
+            key.append((pictures.TRUTH, "what the expert marked"))
+    elif index.task == "report_generation":
+        about, key = "Below each: the radiologist's report beside the model's.", []
+    elif index.task == "classification":
+        about, key = "Above each: its true class → the model's answer and its probability.", []
+    else:
+        about = "Each begins at the slice that shows the structures best. Outlined: the expert; filled: the model."
+        colours = pictures.COLOURS
+        key = [(colours[n % len(colours)], name) for n, name in enumerate(index.labels)]
+    chosen = f"the {len(worst)} worst, then {len(others)} others spread evenly over the test list"
+    some = (
+        f"Of {len(index.test)} test cases these are {chosen}." if others else "These are all test cases, worst first."
+    )
+    some += " Pictures are reduced in size"
+    some += f", and of a volume {pictures.MOST_SLICES} slices are here at most." if design.dims == 3 else "."
+    if any(case.image.left for case in found):
+        about += " R and A mark the patient's right and front."
+    hiding = "Identifiers that were found in the data are replaced by tokens; private.json in the run folder has them."
+    told = [Words(hiding)] if private.current().values else []
+    return [Words(some), Words(about), *told, Views(key, views), Bullets(unread)]
+
+
+def _read(
+    run: Committed, grade: Grade, index: Index, design: Design, items: list[Item]
+) -> tuple[list[pictures.Case], list[str]]:
+    """Cases that can be shown, and what keeps others from it."""
     root, predictions = Path(run.request.data), run.folder / "predictions"
-    worst, others = examples.choose(index, grade.worst, EXAMPLES)
-    rows, tiles, unread = examples.answers(predictions), [], []
-    for item in (*worst, *others):
+    rows, found, unread = examples.answers(predictions), [], []
+    for item in items:
         missing = item.id in grade.missing
         try:
             if index.task == "anomaly_detection":
                 given = (None, None) if missing else (rows.get(item.id), predictions)
-                tiles.append(examples.mapped(item, index, design, root, *given))
+                found.append(examples.mapped(item, index, design, root, *given))
             elif index.task == "report_generation":
-                tiles.append(examples.plain(item, design, root))
+                found.append(examples.plain(item, design, root))
             elif index.task == "classification":
-                tiles.append(examples.classified(item, index, design, root, None if missing else rows.get(item.id)))
+                found.append(examples.classified(item, index, design, root, None if missing else rows.get(item.id)))
             else:
-                tiles.append(examples.segmented(item, index, design, root, None if missing else predictions))
+                found.append(examples.segmented(item, index, design, root, None if missing else predictions))
         except (OSError, ValueError) as error:
-            unread.append(f"- {text(item.id)} cannot be shown: {text(error)}")
-    if not tiles:
-        return [*lines, "No example can be shown: the test images can no longer be read.", "", *unread]
-    if index.task == "anomaly_detection":
-        heat.sheet(tiles, run.figures / "examples.png")
-        about = heat.legend(tiles)
-    elif index.task == "report_generation":
-        figures.sheet(tiles, run.figures / "examples.png")
-        about = "The middle slice of each case, and below the radiologist's report beside the model's."
-    elif index.task == "classification":
-        figures.sheet(tiles, run.figures / "examples.png")
-        about = "The middle slice of each case, its true class → the model's answer and its probability."
-    else:
-        figures.sheet(tiles, run.figures / "examples.png", index.labels, index.values, index.multilabel)
-        about = "The slice of each case that shows the structures best; solid: the expert, dashed: the model."
-    lines += [f"First the {len(worst)} worst cases, then {len(others)} others spread evenly over the test list.", about]
-    if any(tile.left for tile in tiles):
-        lines.append("R and A mark the patient's right and front.")
-    lines += ["", *figure("examples", "Example predictions, worst first"), *unread]
-    if index.task == "report_generation":
-        lines += ["", *reports.side_by_side((*worst, *others), predictions)]
-    return lines
+            unread.append(f"{item.id} cannot be shown: {error}")
+    return found, unread
 
 
-def _way(run: Finished) -> list[str]:
-    seconds = run.outcome.seconds
-    lines = ["## How it went", "", *table(("stage", "time"), ((name, _time(spent)) for name, spent in seconds.items()))]
-    repairs = [event for event in run.events if event.get("kind") in ("repair", "back")]
-    for event in repairs:
-        what = (
-            f"Repair by {event['role']}" if event["kind"] == "repair" else f"From {event['by']} back to {event['to']}"
-        )
-        lines.append(f"- {text(what)}: {text(event['complaint'])}")
-    lines += [f"- Warning: {text(event['text'])}" for event in run.events if event.get("kind") == "warning"]
-    return lines if repairs else [*lines, "- Nothing had to be repaired."]
+def _way(run: Committed) -> list[Block]:
+    blocks: list[Block] = []
+    if run.outcome:
+        rows = [(timeline.STAGES.get(n, n), timeline.seconds(spent)) for n, spent in run.outcome.seconds.items()]
+        blocks.append(Fold("Time of each stage", [Table("Stages", ("stage", "time"), rows)]))
+    if not any(event["kind"] in ("repair", "back") for event in run.events):
+        blocks.append(Words("Nothing had to be repaired."))
+    shown, left_out = timeline.steps(run.events, run.calls)
+    blocks.append(Steps(shown))
+    if left_out:
+        blocks.append(Words(f"{left_out} further steps are in events.jsonl and lm.jsonl."))
+    return blocks
 
 
-def _ledger(run: Finished) -> list[str]:
-    lines, path = ["## Language models", ""], run.folder / "lm.jsonl"
-    calls: dict[tuple[str, str], list[dict]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            call = json.loads(line)
-        except ValueError:  # torn by a crash
-            continue
-        calls.setdefault((call["role"] or "preflight", call["model"]), []).append(call)
-    lines += [f"Compiled program: {text(run.outcome.program)}.", ""]
+def _ledger(run: Committed) -> list[Block]:
+    blocks: list[Block] = [Words(f"Compiled program: {run.outcome.program}.")] if run.outcome else []
     if {run.request.lm, *run.request.routing.values()} == {"rules"}:
-        lines += ["No language model was asked: `rules`, the built-in expert rules, made every decision.", ""]
-    if not calls:
-        return [*lines, "The ledger is empty: there were no calls."]
-    groups = [*calls.items(), (("all", ""), [call for group in calls.values() for call in group])]
-    rows = (
-        (
-            *names,
-            len(group),
-            *(sum(call[key] or 0 for call in group) for key in ("input_tokens", "output_tokens")),
-            "not known"
-            if any(call["cost"] is None for call in group)
-            else f"{sum(call['cost'] for call in group):.4f}",
-            _time(sum(call["seconds"] for call in group)),
+        blocks.append(
+            Words(
+                say("No language model was asked: <code>rules</code>, the built-in expert rules, made every decision.")
+            )
         )
-        for names, group in groups
-    )
-    return lines + table(("role", "model", "calls", "tokens in", "tokens out", "dollars", "time"), rows)
+    if not run.calls:
+        return [*blocks, Words("The ledger is empty: there were no calls.")]
+    return [*blocks, timeline.ledger(run.calls)]
 
 
-def _again(run: Finished) -> list[str]:
+def _again(run: Committed) -> list[Block]:
     request, here = run.request, run.folder
     options = {"--data": request.data, "--trials": request.trials, "--seed": request.seed}
     if request.program:
@@ -442,7 +644,7 @@ def _again(run: Finished) -> list[str]:
     command = ["m3dspy", "run", request.text]
     for option, value in options.items():
         command += [option, str(value)]
-    lines = ["## To reproduce", "", "The whole run:", "", *fenced(shlex.join(command), "sh")]
+    blocks: list[Block] = [_command("The whole run", command)]
     if (here / "code" / "train.py").is_file():
         command = ["python", f"{here}/code/train.py", "--index", f"{here}/index.json"]
         command += ["--data", request.data, "--out", "again"]
@@ -450,15 +652,17 @@ def _again(run: Finished) -> list[str]:
             command += ["--weights", request.weights if Path(request.weights).is_absolute() else "FILE"]
         settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}
         command += ["--set", *(f"{name}={_spelled(value)}" for name, value in settings.items())]
-        lines += ["The training alone, without m3dspy and language models:", "", *fenced(shlex.join(command), "sh")]
-    if run.outcome.status == "done":
-        lines += [
-            "The model on new images:",
-            "",
-            *fenced(f"m3dspy predict {shlex.quote(str(here))} IMAGES --out DIR", "sh"),
-        ]
+        blocks.append(_command("The training alone, without m3dspy and language models", command))
+    if run.outcome and run.outcome.status == "done":
+        command = ["m3dspy", "predict", str(here), "IMAGES", "--out", "DIR"]
+        blocks.append(_command("The model on new images", command))
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-    return [*lines, f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; {versions}."]
+    made = f"This page was made on {datetime.now():%Y-%m-%d %H:%M} with Python {platform.python_version()} on "
+    return [*blocks, Words(f"{made}{platform.system()} {platform.machine()}; {versions}.")]
+
+
+def _command(about: str, words: list[str]) -> Code:
+    return Code(about, [("", exactly(shlex.join(words)))])
 
 
 def _spelled(value: object) -> str:
@@ -472,26 +676,22 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _limits(run: Finished) -> list[str]:
-    lines = ["## Limits", "", "- For research use only: this model must not guide the care of a patient."]
-    if run.outcome.phantom:
-        lines.append("- The data is a phantom: no number in this report may be quoted as clinical performance.")
+def _limits(run: Committed) -> list[Block]:
+    lines = ["For research use only: this model must not guide the care of a patient."]
+    if run.outcome and run.outcome.phantom:
+        lines.append("The data is a phantom: no number in this report may be quoted as clinical performance.")
     else:
-        lines.append(
-            "- Training and test cases come from one folder: other scanners, sites and patients were not tried."
-        )
-    grade, plan = run.outcome.grade, run.plan
+        lines.append("Training and test cases come from one folder: other scanners, sites and patients were not tried.")
+    grade, plan = run.grade, run.plan
     if grade and grade.patients < 100:
-        lines.append(f"- The test holds only {grade.patients} patients: mind the width of the intervals.")
+        lines.append(f"The test holds only {grade.patients} patients: mind the width of the intervals.")
     if plan and plan.patient is None:
         alike = (
             "images that look alike were kept together" if plan.task != "segmentation" else "each file counts as one"
         )
-        lines.append(
-            f"- The data does not name the patients: {alike}. One patient may still be in training and in test."
-        )
+        lines.append(f"The data does not name the patients: {alike}. One patient may still be in training and in test.")
     if run.tuned and run.tuned.trials:
         lines.append(
-            "- Settings were picked on the validation cases: validation scores are too kind, the test score is not."
+            "Settings were picked on the validation cases: validation scores are too kind, the test score is not."
         )
-    return lines
+    return [Bullets(lines)]

@@ -20,7 +20,7 @@ for n, t in (
     ("metrics.json", o + "/secret.txt"),
     ("predictions.csv", "/etc/passwd"),
     ("best.pt", o + "/canary.txt"),
-    ("report.md", "../../outside/secret.txt"),
+    ("report.html", "../../outside/secret.txt"),
 ):
     os.symlink(t, f"{out}/{n}")
 print("ATTACK", json.dumps({"attack": "symlink_escape", "breach": bool(done), "detail": done}))

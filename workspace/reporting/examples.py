@@ -1,32 +1,19 @@
 """Test cases as pictures: the image with truth and answer, upright and windowed as a radiologist expects it."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from m3dspy.errors import DataError
 from m3dspy.signatures.values import ABNORMAL, Design, Index, Item
-from m3dspy.workspace.reporting.figures import Tile
+from m3dspy.workspace import untrusted
+from m3dspy.workspace.reporting.pictures import Case, Stack
 
-LONGEST_SIDE = 512  # pixels of a picture before it is drawn
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A case laid out as on a light box: `voxels[:, :, k]` is the k-th picture, rows downwards, columns to the right.
-
-    voxels: (rows, columns, slices) or (rows, columns, slices, channels).   aspect: height of a pixel over its width.
-    left:   what lies to the left: "R" (the patient's right, radiological convention), "A", or "" where unknown.
-    plane:  "axial", "coronal", "sagittal", or "" where unknown.
-    """
-
-    voxels: np.ndarray
-    aspect: float = 1.0
-    left: str = ""
-    plane: str = ""
+LARGEST_TABLE = 64 << 20  # bytes of a predictions.csv
 
 
 def lay(voxels: np.ndarray, affine: np.ndarray | None, dims: int, slices: bool = False) -> Stack:
@@ -66,19 +53,6 @@ def lay(voxels: np.ndarray, affine: np.ndarray | None, dims: int, slices: bool =
     )
 
 
-def picture(plane: np.ndarray, window: tuple[float, float] | None) -> np.ndarray:
-    """One slice in [0, 1]: colours as they are, greys over `window` or else the 0.5th to 99.5th percentile.
-
-    Args: plane: (H, W) or (H, W, channels); three channels of 8 bits are colours, of others the first is shown.
-    """
-    if plane.ndim == 3 and plane.shape[2] == 3 and plane.dtype == np.uint8:
-        return plane / 255
-    grey = (plane[..., 0] if plane.ndim == 3 else plane).astype(np.float32)
-    grey = np.nan_to_num(grey, nan=0, posinf=0, neginf=0)
-    low, high = window or np.percentile(grey, (0.5, 99.5))
-    return np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
-
-
 def choose(index: Index, worst: Sequence[str], count: int) -> tuple[list[Item], list[Item]]:
     """The `count` worst test cases, and as many others spread evenly over the test list."""
     known = {item.id: item for item in index.test}
@@ -90,16 +64,16 @@ def choose(index: Index, worst: Sequence[str], count: int) -> tuple[list[Item], 
 
 
 def answers(predictions: Path) -> dict[str, dict[str, str]]:
-    """The rows of `predictions.csv` by case id; none where there is no such file."""
-    path = predictions / "predictions.csv"
-    if not path.is_file():
+    """The rows of `predictions.csv` by case id; none where there is no such file that can be read."""
+    try:
+        table = untrusted.read(predictions, "predictions.csv", LARGEST_TABLE).decode()
+        return {row["id"]: row for row in csv.DictReader(io.StringIO(table, newline=""))}
+    except (DataError, ValueError, KeyError, csv.Error):
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
 
 
-def classified(item: Item, index: Index, design: Design, root: Path, answer: Mapping[str, str] | None) -> Tile:
-    """A classified case at its middle slice, with the true class, the most probable class and its probability.
+def classified(item: Item, index: Index, design: Design, root: Path, answer: Mapping[str, str] | None) -> Case:
+    """A classified case from its middle slice on, with the true class, the most probable class and its probability.
 
     Raises: OSError, ValueError: the image cannot be read.
     """
@@ -111,30 +85,30 @@ def classified(item: Item, index: Index, design: Design, root: Path, answer: Map
         best = max(chances, key=lambda label: chances[label])
         said, good = f"{best} {chances[best]:.2f}", best in truth
     caption = f"{', '.join(truth) or 'none'} → {said}"
-    return _tile(item, caption, image, image.voxels.shape[2] // 2, design, good=good)
+    return Case(item.id, caption, image, image.voxels.shape[2] // 2, design.window, good)
 
 
-def plain(item: Item, design: Design, root: Path) -> Tile:
-    """A case at its middle slice.
+def plain(item: Item, design: Design, root: Path) -> Case:
+    """A case from its middle slice on.
 
     Raises: OSError, ValueError: the image cannot be read.
     """
     image = lay(*_read(item, root), design.dims, slices=_sliced(item))
-    return _tile(item, "", image, image.voxels.shape[2] // 2, design)
+    return Case(item.id, "", image, image.voxels.shape[2] // 2, design.window)
 
 
-def segmented(item: Item, index: Index, design: Design, root: Path, predictions: Path | None) -> Tile:
-    """A segmented case at the slice that shows the true structures best, or the answer's where there are none.
+def segmented(item: Item, index: Index, design: Design, root: Path, predictions: Path | None) -> Case:
+    """A segmented case from the slice on that shows the true structures best, or the answer's where there are none.
 
     Args:   predictions: the folder of predicted masks; None: this case has none.
     Raises: OSError, ValueError: the image or a mask cannot be read.
     """
+    from m3dspy.workspace import sources
+
     voxels, affine = _read(item, root)
     image = lay(voxels, affine, design.dims, slices=_sliced(item))
 
     def mask(path: Path) -> np.ndarray:
-        from m3dspy.workspace import sources
-
         marked, own = sources.read(path)
         own = affine if affine is None or own is None else own  # a file may tell less, or more, than the image's
         laid = lay(marked, own, design.dims, slices=_sliced(item)).voxels
@@ -143,22 +117,19 @@ def segmented(item: Item, index: Index, design: Design, root: Path, predictions:
             raise ValueError(f"{path.name}: is {laid.shape} as a mask, the image is {image.voxels.shape[:3]}")
         return laid
 
-    truth = mask(root / str(item.label))
-    answer = np.zeros_like(truth)
+    truth, answer = mask(root / str(item.label)), None
     if predictions:
-        volume = predictions / f"{item.id}.nii.gz"
-        answer = mask(volume if volume.is_file() else predictions / f"{item.id}.png")
+        suffix = ".nii.gz" if (predictions / f"{item.id}.nii.gz").is_file() else ".png"
+        answer = mask(_left(predictions, f"{item.id}{suffix}", image))
     slices = image.voxels.shape[2]
-    shares = (_shares(mask, index.values) for mask in (truth, answer))
+    shares = (_shares(mask, index.values) for mask in (truth, answer) if mask is not None)
     place = next((int(share.argmax()) for share in shares if share.any()), slices // 2)
-    where = f"{image.plane} slice {place + 1} of {slices}".strip() if slices > 1 else ""
-    caption = where if predictions else f"{where}, no prediction".lstrip(", ")
-    return _tile(item, caption, image, place, design, truth=truth, answer=answer)
+    return Case(item.id, "" if predictions else "no prediction", image, place, design.window, None, truth, answer)
 
 
 def mapped(
     item: Item, index: Index, design: Design, root: Path, answer: Mapping[str, str] | None, maps: Path | None
-) -> Tile:
+) -> Case:
     """A case of an anomaly detection with its score, the map of its pixels' scores and what the expert marked.
 
     Args:   maps: the folder of maps; one that holds none for this case leaves the image as it is.
@@ -178,11 +149,29 @@ def mapped(
 
     truth = plane(root / item.mask) > 0 if item.mask else None
     heat = maps / f"{item.id}.png" if maps else None
-    heat = plane(heat) / 65535 if heat and heat.is_file() else None
+    heat = plane(_left(maps, f"{item.id}.png", image)) / 65535 if maps and heat and heat.is_file() else None
     said, good = "no prediction", False
     if answer:
         said, good = f"{answer['label']} {float(answer[ABNORMAL]):.2f}", answer["label"] == item.label
-    return _tile(item, f"{item.label} → {said}", image, 0, design, good=good, truth=truth, heat=heat)
+    caption = f"{item.label} → {said}"
+    return Case(item.id, caption, image, 0, design.window, good, truth=truth, heat=heat)
+
+
+def _left(folder: Path, name: str, image: Stack) -> Path:
+    """A mask or map that a script left: a plain file, in itself no larger than it can be for this image.
+
+    Raises: ValueError: it is not.
+    """
+    from m3dspy.workspace import sources
+
+    voxels = prod(image.voxels.shape[:3])
+    try:
+        path = untrusted.checked(folder, name, 8 * voxels + (1 << 20))
+    except DataError as error:
+        raise ValueError(str(error)) from None
+    if prod(sources.header(path).shape) != voxels:
+        raise ValueError(f"{name}: is not of the image's size")
+    return path
 
 
 def _shares(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
@@ -204,17 +193,3 @@ def _read(item: Item, root: Path) -> tuple[np.ndarray, np.ndarray | None]:
     from m3dspy.workspace import sources
 
     return sources.read([root / name for name in item.image] if isinstance(item.image, tuple) else root / item.image)
-
-
-def _tile(
-    item: Item, caption: str, image: Stack, place: int, design: Design, good=None, truth=None, answer=None, heat=None
-) -> Tile:
-    step = ceil(max(image.voxels.shape[:2]) / LONGEST_SIDE)
-
-    def cut(voxels: np.ndarray) -> np.ndarray:
-        return voxels[::step, ::step, place]
-
-    layers = {"truth": truth, "answer": answer, "heat": heat}
-    masks = {name: cut(mask) for name, mask in layers.items() if mask is not None}
-    shown = picture(cut(image.voxels), design.window)
-    return Tile(shown, item.id, caption, image.aspect, image.left, good=good, **masks)
