@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,8 +48,9 @@ def ours(task: datasets.BenchTask, index: Index, root: Path, home: Path, seconds
     """What the rules design and `emit` writes, with as many epochs as there is time for."""
     fingerprint = look(root)
     plan = plan_of(index, task.facts, fingerprint, None, 4)
-    given: tuple[Any, ...] = (task.requests[0], plan, summary(index), fingerprint, Machine())
-    design = design_training(*given, emit.catalogue(plan.task), "")["design"]
+    known = emit.catalogue(plan.task)
+    asked = design_training(task.requests[0], plan, summary(index), fingerprint, Machine(), known, "")
+    design = asked["design"]
     code = emit.emit(design, index, home / "code")
     (home / "index.json").write_text(index.without_test_labels().model_dump_json())
 
@@ -174,9 +176,9 @@ def nnunet(task: datasets.BenchTask, index: Index, root: Path, home: Path, secon
     }
     (folders["raw"] / name / "dataset.json").write_text(json.dumps(about))
 
-    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    api = import_module("nnunetv2.experiment_planning.plan_and_preprocess_api")
+    predictor_of = import_module("nnunetv2.inference.predict_from_raw_data").nnUNetPredictor
+    trainer_of = import_module("nnunetv2.training.nnUNetTrainer.nnUNetTrainer").nnUNetTrainer
 
     torch.manual_seed(seed)
     np.random.seed(seed)
@@ -188,24 +190,24 @@ def nnunet(task: datasets.BenchTask, index: Index, root: Path, home: Path, secon
     (ready / "splits_final.json").write_text(json.dumps([splits]))
     plans = json.loads((ready / "nnUNetPlans.json").read_text()) | {"continue_training": False}
     os.environ |= {"nnUNet_n_proc_DA": "0"}  # from here on: augmentation in the process that trains
-    trainer = nnUNetTrainer(plans, "3d_fullres", 0, about, torch.device("cpu"))
+    trainer = trainer_of(plans, "3d_fullres", 0, about, torch.device("cpu"))
     trainer.on_train_start()
     steps = _steps_in(seconds, lambda: trainer.train_step(next(trainer.dataloader_train)))  # pyright: ignore
     trainer.num_epochs, began = min(20, steps), time.monotonic()
     for epoch in range(trainer.num_epochs):
-        trainer.lr_scheduler.step(epoch)  # pyright: ignore[reportOptionalMemberAccess]
-        trainer.network.train()  # pyright: ignore[reportOptionalMemberAccess]
+        trainer.lr_scheduler.step(epoch)
+        trainer.network.train()
         for _ in range(steps // trainer.num_epochs):
-            trainer.train_step(next(trainer.dataloader_train))  # pyright: ignore[reportArgumentType]
+            trainer.train_step(next(trainer.dataloader_train))
     patch = trainer.configuration_manager.patch_size
     print(f"nnunet: patch {patch}, {steps} steps in {time.monotonic() - began:.0f} s", flush=True)
     trainer.set_deep_supervision_enabled(False)
-    predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = predictor_of(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
     mirrored = trainer.inference_allowed_mirroring_axes
     predictor.manual_initialization(
         trainer.network, trainer.plans_manager, trainer.configuration_manager, None, about, "", mirrored
-    )  # pyright: ignore[reportArgumentType]
-    predictor.list_of_parameters = [trainer.network.state_dict()]  # pyright: ignore[reportOptionalMemberAccess]
+    )
+    predictor.list_of_parameters = [trainer.network.state_dict()]
     given = [[str(root / str(item.image))] for item in index.test]
     answers = [home / "answers" / item.id for item in index.test]
     (home / "answers").mkdir()

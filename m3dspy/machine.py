@@ -76,8 +76,12 @@ def _sandbox(found: dict[str, Any]) -> str:
 def lacking(extra: str) -> list[str]:
     """The packages of an extra that are not installed."""
     needed = map(Requirement, requires("m3dspy") or ())
-    of_extra = (need for need in needed if need.marker and need.marker.evaluate({"extra": extra}))
-    return [need.name for need in of_extra if not need.marker.evaluate({"extra": ""}) and _version(need.name) is None]
+    of_extra = [
+        need.name
+        for need in needed
+        if need.marker and need.marker.evaluate({"extra": extra}) and not need.marker.evaluate({"extra": ""})
+    ]
+    return [name for name in of_extra if _version(name) is None]
 
 
 def _version(package: str) -> str | None:

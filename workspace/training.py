@@ -85,7 +85,8 @@ def epochs(
     """
     out = run.attempt(name, resume=resume)
     settings = {"seed": run.load("request", Request).seed, **settings}
-    total = (settings.get("epochs") or run.load("design", Design).epochs) * settings.get("folds", 1)
+    epochs, folds = settings.get("epochs", run.load("design", Design).epochs), settings.get("folds", 1)
+    total = epochs * folds if isinstance(epochs, int) and isinstance(folds, int) else None
     begun = any(out.iterdir())
     told = {event.get("epoch") for event in run.events() if begun and event.get("attempt") == name}
     arguments = ["--set", *(f"{key}={_spelled(value)}" for key, value in settings.items())]

@@ -284,7 +284,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
 
     # ---- model
     runs = []
-    for fold, (learnt, checked) in enumerate(folds(*lists.values(), [""] * len(items), s)):
+    for fold, (learnt, checked) in enumerate(folds(lists["training"], lists["validation"], [""] * len(items), s)):
         steps = 1 if smoke else math.ceil(len(learnt) * s.crops / s.batch)
         folder = out / f"fold-{fold}" if s.folds > 1 else out
         run = Training(s, steps, folder, resume, poly, first=fold * s.epochs)

@@ -35,7 +35,7 @@ def to_onnx(net: torch.nn.Module, x: torch.Tensor, path: Path):
 
 def to_torchscript(net: torch.nn.Module, x: torch.Tensor, path: Path):
     """Write model.ts; what runs it."""
-    torch.jit.trace(net, x).save(str(path / "model.ts"))
+    torch.jit.save(torch.jit.trace(net, x), str(path / "model.ts"))
     return torch.jit.load(str(path / "model.ts")).eval()
 
 

@@ -7,7 +7,7 @@ is what attacks on the kernel start from and what no training script needs. `mem
 from errno import EAFNOSUPPORT, ENOSYS, EPERM
 from pathlib import Path
 
-import pyseccomp as seccomp
+import pyseccomp as seccomp  # pyright: ignore[reportMissingImports]
 
 DENIED = """
 acct add_key bpf chroot clock_adjtime clock_settime create_module delete_module fanotify_init finit_module fsconfig
