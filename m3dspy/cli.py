@@ -247,17 +247,23 @@ def tune(
 def predict(
     run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
     images: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
-    out: Annotated[Path, typer.Option(help="where the predictions go; must be new or empty")],
+    out: Annotated[Path, typer.Option(help="where the predictions go; those it holds of this model are kept")],
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="of DICOM series: write each mask as DICOM-SEG, too")
+    ] = False,
     weights: Weights = None,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Apply a run's model to new images."""
+    """Apply a run's model to new images. Interrupted, the same command goes on."""
     from m3dspy import job
+    from m3dspy.screen import Screen
     from m3dspy.workspace.runs import Run
 
-    found = job.predict(Run.open(run, runs), images, out, clip=_weights(weights))
-    _say(json, {"out": str(out), **found}, f"{found['cases']} predictions in {out}")
+    found = Run.open(run, runs)
+    with Screen(quiet=json) as found.listen:
+        told = job.predict(found, images, out, clip=_weights(weights), dicom_seg=dicom_seg)
+    _say(json, {"out": str(out), **told}, f"{told['cases']} predictions in {out}, {told['new']} of them new")
 
 
 @app.command()

@@ -39,8 +39,18 @@ from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
-from m3dspy.workspace import emit, execute, exporting, inventory, private, public, training, untrusted, weights
-from m3dspy.workspace.indexes.gathering import from_images
+from m3dspy.workspace import (
+    emit,
+    execute,
+    exporting,
+    inventory,
+    predicting,
+    private,
+    public,
+    training,
+    untrusted,
+    weights,
+)
 from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import NAME as REPORT
 from m3dspy.workspace.report import report
@@ -187,33 +197,48 @@ def more_trials(run: Run, trials: int, minutes: float | None) -> None:
         )
 
 
-def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> dict[str, Any]:
+def predict(run: Run, images: Path, out: Path, *, clip: str | None = None, dicom_seg: bool = False) -> dict[str, Any]:
     """Apply a finished run's model to an image or a folder of images; predictions appear in `out`, named by case.
 
-    Args:   clip: weights of the backbone, in place of those that the run was given.
-    Raises: UsageError: nothing to read, or `out` is not empty.  RunFailed: a case was not answered; the others are.
+    What `out` holds of this model's answers already is not done again.
+
+    Args:   clip: weights of the backbone, in place of those that the run was given.  dicom_seg: write it for masks.
+    Raises: UsageError: nothing to read, or `out` holds other things.  M3Error: a case was not answered; the others are.
     """
     if (outcome := run.load("outcome", Outcome)).status != "done":
         raise UsageError(f"Run {run.id} has no model: status {outcome.status}. {outcome.reason}")
     if not images.exists():
         raise UsageError(f"There is no {images}. Give an image or a folder of images.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there and not empty. Give a new folder with --out.")
-    root = images if images.is_dir() else images.parent
-    slices = isinstance(run.load("index", Index).training[0].image, tuple)
-    found = from_images(root, slices=slices)
-    items = [Item.model_validate(item) for item in found if images.is_dir() or item["image"] == images.name]
-    request, script = run.load("request", Request), run.load("script", Script)
+    predicting.check_out(out, images)
     if clip:
         weights.check(clip)
+    index, request, script = run.load("index", Index), run.load("request", Request), run.load("script", Script)
+    dims, answered = run.load("design", Design).dims, set[str]()
 
-    def tell(kind: str, text: str) -> None:
+    def tell(kind: str, **what: object) -> None:
         if run.listen:
-            run.listen({"kind": kind, "text": private.hidden(text)})
+            run.listen({"kind": kind, **private.hidden(what)})
+
+    def case(told: dict[str, Any]) -> None:
+        if "failed" not in told:
+            answered.add(told["case"])
+        tell("case", **told)
 
     with private.hiding(private.read(run.folder / private.FILE)), _told(tell):
-        training.predict(run, items, root, out, trusted=script.trusted, unsafe=request.unsafe, weights=clip)
-    return {"cases": len(items), "ids": [item.id for item in items]}
+        slices = isinstance(index.training[0].image, tuple)
+        root, items = predicting.cases(images, dims, slices, lambda line: tell("warning", text=line))
+        if dicom_seg:
+            predicting.check_dicom_seg(index, dims, items, root)
+        how: dict[str, Any] = {"trusted": script.trusted, "unsafe": request.unsafe, "weights": clip}
+        failure = None
+        try:
+            training.predict(run, items, root, out, **how, tell=case)
+        except M3Error as error:
+            failure = error
+        written = predicting.write_dicom_seg(run, items, root, out, answered) if dicom_seg and out.is_dir() else []
+        if failure:
+            raise failure
+    return {"cases": len(items), "ids": [item.id for item in items], "new": len(answered), "dicom_seg": written}
 
 
 def export(run: Run, form: str, out: Path) -> str:

@@ -63,6 +63,8 @@ class Screen:
         elif kind == "epoch" and self._task is not None:
             note = f"{event['attempt']}: epoch {event['epoch'] + 1} of {event['epochs']}, score {event['score']:.3f}"
             self._bar.update(self._task, total=event["epochs"], completed=event["epoch"] + 1, note=note)
+        elif kind == "case":
+            self._case(event)
         elif kind == "trial":
             score = "" if event["score"] is None else f" {event['score']:.3f}"
             self._console.print(f"    trial {event['number']}: {event['state']}{score}")
@@ -74,6 +76,14 @@ class Screen:
             self._console.print(f"    back to {event['to']}: {_first_line(event['complaint'])}", markup=False)
         elif kind == "warning":
             self._console.print(f"  ! {event['text']}", markup=False)
+
+    def _case(self, event: dict[str, Any]) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("answer the images", total=event["of"], note="")
+        note = f"{event['number']} of {event['of']}: {event['case']}"
+        self._bar.update(self._task, completed=event["number"], note=note)
+        if "failed" in event:
+            self._console.print(f"  ! {event['case']}: {event['failed']}", markup=False)
 
     def _stage(self, event: dict[str, Any]) -> None:
         if self._task is not None:

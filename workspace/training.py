@@ -13,13 +13,13 @@ import re
 import shutil
 import stat
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from m3dspy.errors import DataError, RunFailed, last_text
+from m3dspy.errors import DataError, M3Error, RunFailed, last_text
 from m3dspy.signatures.values import Design, Index, Item, Request
 from m3dspy.workspace import execute, public, untrusted
 from m3dspy.workspace.runs import Run, disk
@@ -30,6 +30,9 @@ SMOKE_SECONDS = 600.0  # one step on four cases
 SMOKE_LINES = 20
 LARGEST_RESULT = 16 << 20
 CACHE = "cache"
+JOURNAL = "answered.jsonl"  # which cases a prediction has answered, in its folder
+UNFINISHED = ".unfinished"  # in the same folder: what the script has written so far
+MOST_NAMED = 5  # cases without an answer, in an error
 FEATURES = re.compile(r"[0-9a-f]{32,128}\.npy")
 
 
@@ -131,35 +134,74 @@ def predict(
     unsafe: bool,
     weights: str | None = None,
     model: str = "model",
+    tell: Callable[[dict[str, Any]], None] = lambda case: None,
 ) -> None:
     """Apply the run's model to images below `root`; the predictions appear in `out`.
 
-    Args: weights: of the backbone, in place of the request's.  model: the folder of the run that has it.
-    Raises: RunFailed: also when a case could not be answered; the log names it.
+    Killed at any instant, the same call goes on with the first case that has no answer. So it does in a folder of
+    earlier answers of this model: images that were added or changed since are answered, and the tables hold all.
+
+    Args:
+        weights: of the backbone, in place of the request's.  model: the folder of the run that has it.
+        tell: called as each case ends with {"case": its id, "number": 3, "of": 20}, and "failed": why it has no answer.
+
+    Raises: RunFailed, M3Error: also when a case could not be answered, which costs no other.
     """
+    work, backbone, failed = out / UNFINISHED, _backbone(run, weights), {}
     with TemporaryDirectory(prefix="m3dspy-predict-") as scratch:
-        answers, listed = Path(scratch, "out"), Path(scratch, "items.json")
-        answers.mkdir()
+        with disk(out):
+            work.mkdir(parents=True, exist_ok=True)
+            if (out / JOURNAL).is_file():
+                (out / JOURNAL).replace(work / JOURNAL)
+        listed = Path(scratch, "items.json")
         listed.write_text(json.dumps([item.model_dump(mode="json", include={"id", "image"}) for item in items]))
-        backbone = _backbone(run, weights)
         lines = _lines(
             run,
             "predict",
             ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}", *_named(backbone)],
-            out=answers,
+            out=work,
             mounts={"items": listed, "data": root, "model": run.folder / model, **backbone},
             trusted=trusted,
             unsafe=unsafe,
         )
+        known, told = {item.id for item in items}, 0
         try:
-            deque(lines, maxlen=0)
+            for line in lines:
+                if (case := _as_case(line)) and case["case"] in known:
+                    told = case["number"]
+                    failed |= {case["case"]: case["failed"]} if "failed" in case else {}
+                    tell(case)
+        except RunFailed as failure:
+            if not failed or told < len(items):  # it did not come to the last case
+                raise
+            raise _unanswered(failed, len(items), out, failure.log) from None
         finally:  # a case that cannot be answered does not cost the others
-            try:
-                untrusted.refuse_odd(answers)
-                with disk(out):
-                    shutil.copytree(answers, out, dirs_exist_ok=True)
-            finally:
-                untrusted.remove(answers)
+            _taken(work, out)
+
+
+def _taken(work: Path, out: Path) -> None:
+    """Move what the script wrote to the folder of answers, the journal last: a crash lets it begin again."""
+    try:
+        untrusted.refuse_odd(work)
+        with disk(out):
+            whole = [name for name in untrusted.files(work) if not name.endswith(".tmp")]
+            for name in sorted(whole, key=lambda name: (name == JOURNAL, name)):
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (work / name).replace(out / name)
+    finally:
+        untrusted.remove(work)
+        if not any(out.iterdir()):
+            out.rmdir()
+
+
+def _unanswered(failed: Mapping[str, str], total: int, out: Path, log: Path) -> M3Error:
+    some = [f"{id} ({why.rstrip('.')})" for id, why in list(failed.items())[:MOST_NAMED]]
+    more = f" and {len(failed) - len(some)} more" if len(failed) > len(some) else ""
+    rest = f"the others are in {out}" if len(failed) < total else f"{out} holds no answer"
+    return M3Error(
+        f"{len(failed)} of {total} cases could not be answered: {', '.join(some)}{more}; {rest}. Mend or remove these "
+        f"images and repeat the command. Log: {log}"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the script's world
@@ -268,6 +310,21 @@ def as_epoch(line: str) -> dict[str, Any] | None:
     loss, score, epoch = said.get("loss"), said.get("score"), said.get("epoch")
     if type(epoch) is int and epoch >= 0 and untrusted.finite(loss) and untrusted.finite(score):
         return {"epoch": epoch, "loss": float(loss), "score": float(score)}
+    return None
+
+
+def _as_case(line: str) -> dict[str, Any] | None:
+    """The line as a case that was answered, or could not be, if it is one."""
+    if not line.startswith("{"):
+        return None
+    try:
+        said = untrusted.strict_json(line.encode(), "the line")
+    except DataError:
+        return None
+    texts = (said.get("case"), said.get("failed", ""))
+    numbers = (said.get("number"), said.get("of"))
+    if all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers):
+        return {name: said[name] for name in ("case", "number", "of", "failed") if name in said}
     return None
 
 

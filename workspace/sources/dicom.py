@@ -92,6 +92,14 @@ def series(paths: list[Path]) -> list[list[Path]]:
     return [[path for _, _, path in sorted(ranks)] for ranks in groups.values()]
 
 
+def slices(paths: list[Path]) -> list[tuple[Path, int]]:
+    """Where each slice of the volume that `read` gives comes from: its file, and its frame in it from 0 on."""
+    datasets, files = _volume(paths)
+    order, _ = _geometry(datasets, files)
+    frames = [(path, frame) for dataset, path in zip(datasets, files, strict=True) for frame in range(_frames(dataset))]
+    return [frames[k] for k in order]
+
+
 # ------------------------------------------------------------------------------------------------ one file
 class _NoImage(Unreadable):
     """A sound DICOM file of another kind."""

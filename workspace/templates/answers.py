@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from few_shot import Case, load
-from harness import Problem, commit, log
+from harness import Answers, Problem, commit
 from mvfa import MVFA, Detector, Reader, Scores, Threshold, upsampled
 
 KEPT = 500  # test images at most whose tokens are kept: the control asks for them again
@@ -42,19 +42,19 @@ def answered(items: list[dict], root: Path, folder: Path, s, model: Finished, ov
 
     Each of these has a line in the log. Args: overlays: also write pictures with the map laid over them.
     """
-    failed = []
+    answers = Answers(items, root, folder)
     readers = {judge.reader.model: judge.reader for judge in model.judges}
     keep = len(items) <= KEPT
 
     def batches() -> Iterator[tuple[list[dict], list[Case], dict[MVFA, torch.Tensor]]]:
-        for start in range(0, len(items), 8):
+        left = answers.left
+        for start in range(0, len(left), 8):
             read = []
-            for item in items[start : start + 8]:
+            for item in left[start : start + 8]:
                 try:
                     read.append((item, load({**item, "mask": None}, root, s)))
                 except Problem as problem:
-                    log(f"error: case {item['id']}: {problem}")
-                    failed.append(item["id"])
+                    answers.fail(item, problem)
             if read:
                 images = torch.stack([case.image for _, case in read])
                 tokens = {
@@ -67,22 +67,25 @@ def answered(items: list[dict], root: Path, folder: Path, s, model: Finished, ov
         parts = [model.detector.parts(tokens[model.detector.model]) for *_, tokens in batches()]
         model.detector.scale_on(parts, extremes=True)
         model.detector.thresholds = Threshold(0.5, 0.25), Threshold(0.5, 0.25)  # the paper has none
-        failed.clear()
-    rows: dict[str, list] = {judge.folder: [["id", "label", *s.labels]] for judge in model.judges}
+        answers.failed.clear()
     for some, cases, tokens in batches():
+        rows: list[dict[str, list]] = [{} for _ in some]
         for judge in model.judges:
             name, scores = judge.folder, judge.answers(judge.parts(tokens[judge.reader.model]))
-            for item, case, chance, pixels in zip(some, cases, scores.image.tolist(), scores.pixels.cpu(), strict=True):
-                rows[name].append([item["id"], s.labels[chance > 0.5], f"{1 - chance:.9f}", f"{chance:.9f}"])
+            found = zip(some, cases, rows, scores.image.tolist(), scores.pixels.cpu(), strict=True)
+            for item, case, row, chance, pixels in found:
+                row[name] = [item["id"], s.labels[chance > 0.5], f"{1 - chance:.9f}", f"{chance:.9f}"]
                 pixels = upsampled(pixels, case.shape, align_corners=s.align_corners)
                 commit(folder / name / f"{item['id']}.png", png((pixels * 65535).round().numpy().astype(np.uint16)))
                 if overlays:
                     commit(folder / "overlays" / f"{item['id']}.png", png(overlaid(case, pixels)))
-    for name, lines in rows.items():
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(lines)
-        commit(folder / name / "predictions.csv", text.getvalue().encode())
-    return failed
+        for item, row in zip(some, rows, strict=True):
+            answers.keep(item, row)
+    for judge in model.judges:
+        text, lines = io.StringIO(), [row[judge.folder] for row in answers.rows.values()]
+        csv.writer(text, lineterminator="\n").writerows([["id", "label", *s.labels], *lines])
+        commit(folder / judge.folder / "predictions.csv", text.getvalue().encode())
+    return answers.failed
 
 
 def png(array: np.ndarray) -> bytes:

@@ -20,6 +20,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from lightning.fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.metrics import roc_auc_score
 
-from harness import Problem, Training, command_line, commit, cosine, finish, folds, kept, log, say
+from harness import Problem, Training, answered, command_line, commit, cosine, finish, folds, kept, log, say
 from images import (
     Room,
     augmented,
@@ -287,8 +288,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
     s = calibrated(logits[:, checked], truth[checked].numpy(), truth[split[0][0]].numpy(), s)
     net = kept(out, runs, s)
     if s.folds > 1:
-        answers = probabilities(logits, s)
-        write([(item["id"], answer) for item, answer in zip(items, answers, strict=True)], out / "validation", s)
+        write(map(row_of, items, probabilities(logits, s), itertools.repeat(s)), out / "validation", s)
     failed = predict(index["test"], root, out / "predictions", s, net, runs[0].fabric)
     shutil.rmtree(room.folder, ignore_errors=True)
     finish(out, runs, failed)
@@ -296,22 +296,21 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
 
 def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
     """Write predictions.csv; returns the ids of the cases that could not be answered, each with a line in the log."""
-    answers, failed = [], []
-    for item in items:
-        try:
-            logits = logits_of(net, [load(item, root, s)], s, fabric, mirrored=True)
-        except Problem as problem:
-            log(f"error: case {item['id']}: {problem}")
-            failed.append(item["id"])
-            continue
-        answers.append((item["id"], probabilities(logits, s)[0]))
-    write(answers, folder, s)
-    return failed
+
+    def answer(item: dict) -> list[str]:
+        return row_of(item, probabilities(logits_of(net, [load(item, root, s)], s, fabric, mirrored=True), s)[0], s)
+
+    answers = answered(items, root, folder, answer)
+    write(answers.rows.values(), folder, s)
+    return answers.failed
 
 
-def write(answers: list[tuple[str, np.ndarray]], folder: Path, s: Settings) -> None:
-    """predictions.csv of cases and their probabilities."""
-    rows = [[id, chosen(chances, s), *(f"{p:.6f}" for p in chances)] for id, chances in answers]
+def row_of(item: dict, chances: np.ndarray, s: Settings) -> list[str]:
+    """A case's row in predictions.csv."""
+    return [item["id"], chosen(chances, s), *(f"{p:.6f}" for p in chances)]
+
+
+def write(rows: Iterable[list[str]], folder: Path, s: Settings) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["id", "label", *s.labels], *rows])
     commit(folder / "predictions.csv", text.getvalue().encode())

@@ -41,6 +41,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
@@ -55,6 +56,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from network import network
 
 IDLE = 600.0  # seconds without a trial after which a worker ends
+JOURNAL = "answered.jsonl"  # of --predict, in --out
 
 
 class Problem(Exception):
@@ -358,6 +360,100 @@ def finish(out: Path, runs: list[Training], failed: list[str]) -> None:
             shutil.rmtree(run.out)
 
 
+# ---------------------------------------------------------------------------------------------------- answers
+class Answers:
+    """The answers to some cases. Where --predict has begun a journal in the folder, each is kept there at once.
+
+    What the journal holds of the same files is not done again, and every case is told of as it ends:
+    {"case": "scan7", "number": 3, "of": 20}, with "failed": "why" where it could not be answered.
+    """
+
+    def __init__(self, items: list[dict], root: Path, folder: Path):
+        self.items, self.root, self.journal = items, root, folder / JOURNAL
+        self.kept: dict[str, Any] = {}
+        self.failed: list[str] = []
+        self.keeps = self.journal.is_file()
+        if self.keeps:
+            known = {line["case"]: line for line in journalled(self.journal)[1:]}
+            for item in items:
+                line = known.get(item["id"])
+                if line and line["files"] == self._files(item):
+                    self.kept[item["id"]] = line["answer"]
+
+    @property
+    def left(self) -> list[dict]:
+        return [item for item in self.items if item["id"] not in self.kept]
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """Case -> answer, in the order of the items."""
+        return {item["id"]: self.kept[item["id"]] for item in self.items if item["id"] in self.kept}
+
+    def keep(self, item: dict, answer: Any) -> None:
+        """Args: answer: what JSON can hold; files of the case are written by now."""
+        if self.keeps:
+            append(self.journal, {"case": item["id"], "files": self._files(item), "answer": answer})
+        self.kept[item["id"]] = answer
+        self._tell(item)
+
+    def fail(self, item: dict, problem: Problem) -> None:
+        """One line in the log: why there is no answer."""
+        self.failed.append(item["id"])
+        log(f"error: case {item['id']}: {problem}")
+        self._tell(item, failed=str(problem))
+
+    def _tell(self, item: dict, **more) -> None:
+        if self.keeps:
+            say(case=item["id"], number=len(self.kept) + len(self.failed), of=len(self.items), **more)
+
+    def _files(self, item: dict) -> str:
+        """A hash of the paths, sizes and times of a case's files."""
+        paths = [item["image"]] if isinstance(item["image"], str) else item["image"]
+        found = [(path, (self.root / path).stat()) for path in paths if (self.root / path).is_file()]
+        seen = [(path, status.st_size, status.st_mtime_ns) for path, status in found]
+        return blake2b(repr(seen).encode(), digest_size=16).hexdigest()
+
+
+def answered(items: list[dict], root: Path, folder: Path, answer: Callable[[dict], Any]) -> Answers:
+    """Answer case after case; one that has a Problem does not cost the others."""
+    answers = Answers(items, root, folder)
+    for item in answers.left:
+        try:
+            answers.keep(item, answer(item))
+        except Problem as problem:
+            answers.fail(item, problem)
+    return answers
+
+
+def begin_journal(folder: Path, model: Path) -> None:
+    """Raises: Problem: the folder holds answers of another model."""
+    hashes = [blake2b((model / name).read_bytes()).hexdigest() for name in ("model.safetensors", "settings.json")]
+    if journal := journalled(folder / JOURNAL):
+        if journal[0] != {"model": hashes}:
+            raise Problem(f"{folder.name} holds answers of another model: give a new folder with --out")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        append(folder / JOURNAL, {"model": hashes})
+
+
+def journalled(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal; what a crash tore off its end is cut off there, too."""
+    if not path.is_file():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        commit(path, whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("ab") as file:
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 # ---------------------------------------------------------------------------------------------------- command line
 def changed(s, assignments: list[str]):
     """Settings with `name=value` applied. Values are JSON; a text may go without quotes."""
@@ -485,6 +581,7 @@ def command_line(
 
     try:
         if given.predict:
+            begin_journal(given.out, given.model)
             s, net, fabric = load(given.model, type(settings), **more)
             return 1 if predict(json.loads(given.predict.read_text()), given.data, given.out, s, net, fabric) else 0
         if given.worker:

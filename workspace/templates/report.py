@@ -30,7 +30,19 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from optuna.distributions import FloatDistribution
 
-from harness import Problem, Training, channels_last, command_line, commit, cosine, fabric_for, log, saved_settings, say
+from harness import (
+    Problem,
+    Training,
+    answered,
+    channels_last,
+    command_line,
+    commit,
+    cosine,
+    fabric_for,
+    log,
+    saved_settings,
+    say,
+)
 from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
 from network import network
 from writer import IMPRESSION, PAD, SPECIAL, Writer, numbered, text_of, vocabulary_of, words_of
@@ -248,19 +260,16 @@ def saved_writer(folder: Path, kind: type) -> tuple[Settings, Writer, Fabric]:
 
 def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
     """Write reports.json; returns the ids of the cases that could not be answered, each with a line in the log."""
-    reports, failed = {}, []
-    for item in items:
-        try:
-            words = write(net, [load(item, root, s)], s, fabric, s.beams)[0]
-        except Problem as problem:
-            log(f"error: case {item['id']}: {problem}")
-            failed.append(item["id"])
-            continue
+
+    def answer(item: dict) -> dict[str, str]:
+        words = write(net, [load(item, root, s)], s, fabric, s.beams)[0]
         mark = words.index(SPECIAL[IMPRESSION]) if SPECIAL[IMPRESSION] in words else len(words)
         parts = [[word for word in part if word not in SPECIAL] for part in (words[:mark], words[mark:])]
-        reports[item["id"]] = {"findings": text_of(parts[0]), "impression": text_of(parts[1])}
-    commit(folder / "reports.json", json.dumps(reports, indent=1, ensure_ascii=False).encode())
-    return failed
+        return {"findings": text_of(parts[0]), "impression": text_of(parts[1])}
+
+    answers = answered(items, root, folder, answer)
+    commit(folder / "reports.json", json.dumps(answers.rows, indent=1, ensure_ascii=False).encode())
+    return answers.failed
 
 
 def made_up(folder: Path) -> dict:

@@ -35,7 +35,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from PIL import Image
 from torch.nn.modules.loss import _Loss
 
-from harness import Problem, Training, command_line, commit, finish, folds, kept, log, poly, say
+from harness import Problem, Training, answered, command_line, commit, finish, folds, kept, log, poly, say
 from images import (
     Room,
     as_stored,
@@ -337,14 +337,9 @@ def mask_of(item: dict, root: Path, s: Settings, net, fabric: Fabric) -> tuple[n
 
 def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabric: Fabric) -> list[str]:
     """Write one mask a case; returns the ids of the cases that could not be answered, each with a line in the log."""
-    failed = []
-    for item in items:
-        try:
-            mask, affine = mask_of(item, root, s, net, fabric)
-        except Problem as problem:
-            log(f"error: case {item['id']}: {problem}")
-            failed.append(item["id"])
-            continue
+
+    def answer(item: dict) -> None:
+        mask, affine = mask_of(item, root, s, net, fabric)
         if s.dims == 2:
             buffer = io.BytesIO()
             Image.fromarray(mask).save(buffer, format="PNG")
@@ -352,7 +347,8 @@ def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabri
         else:
             volume = nibabel.Nifti1Image(np.ascontiguousarray(mask), np.eye(4) if affine is None else affine)
             commit(folder / f"{item['id']}.nii.gz", gzip.compress(volume.to_bytes(), 4, mtime=0))
-    return failed
+
+    return answered(items, root, folder, answer).failed
 
 
 def made_up(folder: Path) -> dict:
