@@ -292,18 +292,23 @@ def report(
 ) -> None:
     """Write a run's report page anew, or watch a run that goes on."""
     from m3dspy.workspace.report import page, report
+    from m3dspy.workspace.reporting import listing
     from m3dspy.workspace.reporting import live as living
     from m3dspy.workspace.runs import Run
 
     found = Run.open(run, runs)
     if live:
-        with living.server(lambda: page(found.folder), lambda: not found.has("outcome")) as (served, address):
-            _say(json, {"run": found.id, "page": address}, f"{address}\nIt ends with Ctrl-C.")
+
+        def going_on() -> bool:
+            return listing.status(found) in ("unfinished", "failed")
+
+        with living.server(lambda: page(found.folder), going_on) as (server, address):
+            _say(json, {"run": found.id, "page": address}, f"{address}\nCtrl-C ends it.")
             sys.stdout.flush()
             if open_it:
                 typer.launch(address)
             with suppress(KeyboardInterrupt):
-                served.serve_forever()
+                server.serve_forever()
         return
     with found.lock():
         path = report(found.folder)

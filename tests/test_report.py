@@ -35,6 +35,7 @@ def test_the_outcome_is_one_sentence_with_score_interval_floor_and_control(tmp_p
     assert "count as 0: 1 (v11)" in page
     assert "For research use only" in page
     assert "PHANTOM" not in page
+    assert "pass it on only where the data may go" in page
 
 
 def test_phantom_scores_are_marked_loudly(tmp_path):
@@ -50,6 +51,7 @@ def test_a_leak_is_named(tmp_path):
     assert "LEAK" in text_of(classified(tmp_path, grade=grade))
 
 
+@pytest.mark.slow
 def test_a_page_stays_small_however_noisy_large_and_many_the_cases_are(tmp_path):
     page = report(segmented(tmp_path, shape=(300, 300, 30), test=14, noise=500))
     assert page.stat().st_size < 5_000_000

@@ -442,7 +442,7 @@ def _importances(tried: Iterable[Trial], names: list[str]) -> dict[str, float]:
     from optuna import create_study
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.importance import get_param_importances
-    from optuna.logging import set_verbosity
+    from optuna.logging import WARNING, set_verbosity
     from optuna.trial import create_trial
 
     space: dict[str, BaseDistribution] = {}
@@ -455,7 +455,7 @@ def _importances(tried: Iterable[Trial], names: list[str]) -> dict[str, float]:
             space[name] = FloatDistribution(low, high, log=low > 0 and high / low > 10)
         else:
             space[name] = CategoricalDistribution(list(dict.fromkeys(values)))
-    set_verbosity(30)  # warnings
+    set_verbosity(WARNING)
     study = create_study(direction="maximize")
     for trial in done:
         params = {name: trial.settings[name] for name in space}
@@ -682,6 +682,7 @@ def _limits(run: Committed) -> list[Block]:
         lines.append("The data is a phantom: no number in this report may be quoted as clinical performance.")
     else:
         lines.append("Training and test cases come from one folder: other scanners, sites and patients were not tried.")
+        lines.append("This page holds pictures and texts of the data: pass it on only where the data may go.")
     grade, plan = run.grade, run.plan
     if grade and grade.patients < 100:
         lines.append(f"The test holds only {grade.patients} patients: mind the width of the intervals.")

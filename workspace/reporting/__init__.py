@@ -1,1 +1,1 @@
-"""What `report` is made of: figures, example cases, escaped prose."""
+"""What `report` is made of: blocks of a page, charts, example cases; and who gets to see it."""

@@ -10,12 +10,17 @@ from m3dspy.workspace.runs import Run
 
 
 def listing(home: Path) -> list[dict[str, Any]]:
-    """Every run of a folder, the newest first: id, when (seconds since 1970), request, status, metric, score, page.
-
-    status: done, refused, failed, unfinished, or damaged where one of its files cannot be read.
-    """
+    """Every run of a folder, the newest first: id, when (seconds since 1970), request, status, metric, score, page."""
     folders = [path.parent for path in home.glob("[!.]*/request.json")]
     return [_row(Run(folder)) for folder in sorted(folders, key=lambda folder: folder.name, reverse=True)]
+
+
+def status(run: Run) -> str:
+    """How a run ended: done, refused, failed; unfinished; or damaged, where a file cannot be read."""
+    try:
+        return run.load("outcome", Outcome).status if run.has("outcome") else "unfinished"
+    except M3Error:
+        return "damaged"
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -24,17 +29,15 @@ def _row(run: Run) -> dict[str, Any]:
         "run": run.id,
         "when": round(first["time"] if first else (run.folder / "request.json").stat().st_mtime),
         "request": "",
-        "status": "damaged",
+        "status": status(run),
         "metric": None,
         "score": None,
         "page": str(page) if page.is_file() else None,
     }
     try:
         row["request"] = run.load("request", Request).text
-        outcome = run.load("outcome", Outcome) if run.has("outcome") else None
     except M3Error:
-        return row
-    row["status"] = outcome.status if outcome else "unfinished"
-    if outcome and outcome.grade:
-        row |= {"metric": outcome.grade.metric, "score": outcome.grade.score.value}
+        return row | {"status": "damaged"}
+    if row["status"] == "done" and (grade := run.load("outcome", Outcome).grade):
+        row |= {"metric": grade.metric, "score": grade.score.value}
     return row
