@@ -68,6 +68,13 @@ def test_a_browser_asks_again_only_while_the_run_goes_on():
         assert headers["Cache-Control"] == "no-store"
 
 
+def test_the_page_of_the_finished_run_is_not_an_earlier_one():
+    states = iter([True, False])
+    pages = iter(["begun", "done"])
+    with served(lambda: next(pages), lambda: next(states)) as address:
+        assert [ask(address)[2] for _ in range(2)] == ["begun", "done"]
+
+
 def test_a_page_that_cannot_be_made_at_the_moment_is_asked_for_again():
     def gone():
         raise FileNotFoundError("plan.json")

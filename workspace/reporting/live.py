@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hmac import compare_digest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from secrets import token_urlsafe
@@ -30,13 +30,13 @@ def server(page: Callable[[], str], going_on: Callable[[], bool]) -> Iterator[tu
     Args: page: makes it.  going_on: whether it is still to change; then browsers ask again.
     """
     secret, lock = f"/{token_urlsafe(16)}", Lock()
-    kept: dict[str, tuple[float, bytes]] = {}
+    kept: dict[bool, tuple[float, bytes]] = {}  # of the unfinished run, and of the finished one
 
-    def made() -> bytes:
+    def made(unfinished: bool) -> bytes:
         with lock:
-            if secret not in kept or time.monotonic() - kept[secret][0] > EVERY:
-                kept[secret] = time.monotonic(), page().encode()
-            return kept[secret][1]
+            if unfinished not in kept or time.monotonic() - kept[unfinished][0] > EVERY:
+                kept[unfinished] = time.monotonic(), page().encode()
+            return kept[unfinished][1]
 
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "m3dspy", ""
@@ -48,9 +48,10 @@ def server(page: Callable[[], str], going_on: Callable[[], bool]) -> Iterator[tu
                 return self.answer(404, b"There is nothing here. The address is the one that m3dspy printed.")
             unfinished = going_on()
             try:
-                self.answer(200, made(), again=unfinished)
+                body = made(unfinished)
             except (M3Error, OSError) as error:  # the run is taking something back
-                self.answer(503, f"The page cannot be made at the moment: {error}".encode(), again=True)
+                return self.answer(503, f"The page cannot be made at the moment: {error}".encode(), again=True)
+            return self.answer(200, body, again=unfinished)
 
         def answer(self, status: int, body: bytes, *, again: bool = False) -> None:
             self.send_response(status)
@@ -60,8 +61,9 @@ def server(page: Callable[[], str], going_on: Callable[[], bool]) -> Iterator[tu
             if again:
                 self.send_header("Refresh", str(EVERY))
             self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the reader has left
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
