@@ -189,6 +189,16 @@ def test_the_choices_made_in_the_script_are_shown_and_its_training_can_be_repeat
     assert "--set seed=0 lr=0.003 loss=focal\n" in page
 
 
+def test_a_run_of_several_folds_is_repeated_with_as_many(tmp_path):
+    folder = classified(tmp_path)
+    run = Run(folder)
+    emit.emit(run.load("design", Design), run.load("index", Index), folder / "code")
+    run.commit("request", run.load("request", Request).model_copy(update={"folds": 5}))
+    page = text_of(folder)
+    assert "--folds 5" in page
+    assert "--set seed=0 folds=5\n" in page
+
+
 def test_the_ledger_is_summed_by_role_and_an_unknown_price_is_said(tmp_path):
     folder = classified(tmp_path)
     call = {

@@ -633,8 +633,12 @@ def _ledger(run: Committed) -> list[Block]:
 
 
 def _again(run: Committed) -> list[Block]:
+    from m3dspy.workspace import emit
+
     request, here = run.request, run.folder
     options = {"--data": request.data, "--trials": request.trials, "--seed": request.seed}
+    if request.folds > 1:
+        options["--folds"] = request.folds
     if request.program:
         options["--program"] = here / "program"
     if not request.routing:  # --lm would overrule it
@@ -651,6 +655,8 @@ def _again(run: Committed) -> list[Block]:
         if request.weights:
             command += ["--weights", request.weights if Path(request.weights).is_absolute() else "FILE"]
         settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}
+        if request.folds > 1 and run.design and "folds" in emit.fields(run.design.template):
+            settings["folds"] = request.folds
         command += ["--set", *(f"{name}={_spelled(value)}" for name, value in settings.items())]
         blocks.append(_command("The training alone, without m3dspy and language models", command))
     if run.outcome and run.outcome.status == "done":
