@@ -18,7 +18,7 @@ from m3dspy.signatures.values import (
 )
 from m3dspy.workspace import emit
 from m3dspy.workspace.report import report
-from m3dspy.workspace.reporting import examples
+from m3dspy.workspace.reporting import examples, pictures
 from m3dspy.workspace.runs import Run
 
 
@@ -255,6 +255,13 @@ def test_small_structures_are_seen_in_the_slice_that_is_shown():
     mask = np.zeros((10, 10, 3), np.uint8)
     mask[..., 0], mask[:6, :, 1], mask[8, 8, 1] = 1, 1, 2  # 100 and 60 voxels of 1; the only voxel of 2
     assert examples._shares(mask, (1, 2)).tolist() == pytest.approx([100 / 160, 60 / 160 + 1, 0])
+
+
+def test_outlines_are_two_pixels_wide_and_none_runs_along_the_edge_of_a_picture():
+    mask = np.zeros((1, 10, 10), bool)
+    mask[0, 2:8, 2:8] = True
+    assert pictures._outlines(mask).sum() == 6 * 6 - 2 * 2
+    assert not pictures._outlines(np.ones((1, 10, 10), bool)).any()
 
 
 def test_the_report_loads_no_torch(tmp_path):

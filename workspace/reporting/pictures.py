@@ -161,10 +161,10 @@ def _sampled(voxels: np.ndarray, shown: np.ndarray, size: tuple[int, int]) -> np
 
 
 def _outlines(inside: np.ndarray) -> np.ndarray:
-    """The rim of what is inside, slice by slice."""
+    """The rim of what is inside, slice by slice; the edge of the picture is none."""
     core = inside
     for _ in range(THICK):
-        wide = np.pad(core, ((0, 0), (1, 1), (1, 1)))
+        wide = np.pad(core, ((0, 0), (1, 1), (1, 1)), mode="edge")
         core = core & wide[:, :-2, 1:-1] & wide[:, 2:, 1:-1] & wide[:, 1:-1, :-2] & wide[:, 1:-1, 2:]
     return inside & ~core
 
