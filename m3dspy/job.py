@@ -39,11 +39,11 @@ from m3dspy.programs.lms.adapter import Chat
 from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
-from m3dspy.workspace import execute, inventory, private, public, training, untrusted, weights
+from m3dspy.workspace import execute, inventory, private, public, training, unpack, untrusted, weights
 from m3dspy.workspace.indexes.gathering import from_images
 from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import report
-from m3dspy.workspace.runs import Run, disk
+from m3dspy.workspace.runs import UNPACKED, Run, dataset, disk
 
 Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -197,6 +197,12 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None) -> di
         raise UsageError(f"There is no {images}. Give an image or a folder of images.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there and not empty. Give a new folder with --out.")
+    with unpack.aside(images) as (root, unpacked):
+        return _predict(run, root / "images" if unpacked else root, out, clip)
+
+
+def _predict(run: Run, images: Path, out: Path, clip: str | None) -> dict[str, Any]:
+    """As `predict`, of plain images."""
     root = images if images.is_dir() else images.parent
     slices = isinstance(run.load("index", Index).training[0].image, tuple)
     found = from_images(root, slices=slices)
@@ -361,7 +367,7 @@ def _moved(run: Run, data: Path) -> None:
     """Let the run read its dataset in another place."""
     if not data.is_dir():
         raise UsageError(f"There is no folder {data}. Give the dataset folder with --data.")
-    if run.has("index"):
+    if run.has("index") and not run.has(UNPACKED):
         inventory.moved(run, data)
     run.commit("request", run.load("request", Request).model_copy(update={"data": str(data.resolve())}))
 
@@ -390,13 +396,14 @@ def _look(run: Run, request: Request, persons: private.Private) -> None:
         with run.stage("look"):
             notices: list[str] = []
             try:
-                found = contained.look(Path(request.data), notice=notices.append, private=persons)
+                root, unpacked = unpack.of_run(run)
+                found = contained.look(root, notice=notices.append, private=persons)
             finally:
                 persons.protect([request.text])
                 private.write(persons, run.folder / private.FILE)
             for line in notices:
                 run.event("warning", text=line)
-            run.commit("fingerprint", found)
+            run.commit("fingerprint", found.model_copy(update={"unpacked": unpacked}))
 
 
 def _build(run: Run, request: Request, ledger: Ledger) -> None:
@@ -478,7 +485,7 @@ def _train(run: Run, request: Request, keep_control: bool = False) -> None:
 
 
 def _tune(run: Run, request: Request, trials: int, minutes: float | None, trusted: bool) -> Tuned:
-    jobs, data = request.jobs, Path(request.data)
+    jobs, data = request.jobs, dataset(run.folder, request)
     with cluster.executor(request.cluster, jobs if request.cluster else None, run.folder, [data]) as executor:
         how = {"trusted": trusted, "unsafe": request.unsafe, "jobs": jobs, "storage": request.storage}
         return tune(run, trials, minutes, **how, executor=executor)
@@ -522,7 +529,7 @@ def _grade(run: Run, request: Request) -> Grade:
     if not run.has("grade"):
         inventory.check(run, request)
         with run.stage("grade"):
-            index, root, beside = run.load("index", Index), Path(request.data), _beside(run)
+            index, root, beside = run.load("index", Index), dataset(run.folder, request), _beside(run)
             found = grade(
                 index,
                 root,

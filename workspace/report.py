@@ -28,7 +28,7 @@ from m3dspy.signatures.values import (
 )
 from m3dspy.workspace.reporting import anomalies, examples, figures, heat, reports
 from m3dspy.workspace.reporting.prose import fenced, figure, interval, table, text
-from m3dspy.workspace.runs import Run, write_atomic
+from m3dspy.workspace.runs import Run, dataset, write_atomic
 
 V = TypeVar("V")
 
@@ -213,6 +213,8 @@ def _data(run: Finished) -> list[str]:
             for group in found.groups
         )
         lines += table(("images", "count", "format", "median size", "spacing (mm)", "orientation", "units"), rows)
+        if found.unpacked:
+            lines += [f"Unpacked from {text(found.unpacked.format)}: {text(' '.join(found.unpacked.how))}", ""]
         lines += [f"- Warning: {text(warning)}" for warning in found.warnings] or ["The folder gave no warnings."]
         lines.append("")
     if not (index := run.index):
@@ -347,7 +349,7 @@ def _examples(run: Finished) -> list[str]:
     lines, grade, index, design = ["## Examples", ""], run.outcome.grade, run.index, run.design
     if not (grade and index and design):
         return [*lines, "There are no predictions to show."]
-    root, predictions = Path(run.request.data), run.folder / "predictions"
+    root, predictions = dataset(run.folder, run.request), run.folder / "predictions"
     worst, others = examples.choose(index, grade.worst, EXAMPLES)
     rows, tiles, unread = examples.answers(predictions), [], []
     for item in (*worst, *others):
