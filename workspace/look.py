@@ -104,7 +104,7 @@ def look(
         formats=dict(tree.formats.most_common(MOST)),
         lookalikes=sum(map(lookalikes, images)),
         warnings=notes.shown(),
-        **{what: tuple(values[:MOST]) for what, values in parts.items()},
+        **{what: tuple(values[:MOST]) for what, values in parts.items()},  # pyright: ignore[reportArgumentType]
     )
     if private is None:
         return found_out

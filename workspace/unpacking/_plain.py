@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ DEPTH = 40
 class Plain:
     """Images, masks, labels and words about them, written below `out`.
 
+    named: label -> voxel value, of masks that no list pairs with images.
     kept: place below `out` -> path below the dataset, of files that stay as they are: they are linked, not copied.
     how: sentences on what was done, without a name of a file or patient.  boxes: masks are boxes, not outlines.
     """
@@ -39,6 +40,7 @@ class Plain:
         self.kept: dict[str, str] = {}
         self.how: list[str] = []
         self.boxes = False
+        self.named: dict[str, int] = {}
         self._rows: list[dict[str, str]] = []
         self._cases: dict[str, list[dict[str, str]]] = {}
         self._values: dict[str, int] = {}
@@ -66,6 +68,12 @@ class Plain:
         suffix = next((suffix for start, suffix in MAGIC.items() if data.startswith(start)), "")
         if not suffix:
             raise DataError(f"{name[:100]!r} in the container is no PNG, JPEG, TIFF or BMP.")
+        place = self.place(folder, name, suffix)
+        self._write(place, data)
+        return place
+
+    def raw(self, name: str, suffix: str, data: bytes, folder: str = "images") -> str:
+        """A file of a format that the readers know, as it stands in a container; they judge it."""
         place = self.place(folder, name, suffix)
         self._write(place, data)
         return place
@@ -110,11 +118,11 @@ class Plain:
         if len(files) > MOST_CHANNELS:
             raise DataError(f"{name} has {len(files)} files, more than the {MOST_CHANNELS} channels that are read.")
         read = [sources.read(root / file) for file in files]
-        first, affine = read[0]
+        first, affine = read[0][0], np.asarray(read[0][1])
         for file, (array, other) in zip(files, read, strict=True):
-            if array.shape != first.shape or array.ndim != 3 or not np.allclose(other, affine, atol=1e-2):
+            if array.shape != first.shape or array.ndim != 3 or not np.allclose(np.asarray(other), affine, atol=1e-2):
                 raise DataError(f"{file} lies on another grid than {files[0]}: the channels of a case must fit.")
-        return self.volume(name, np.stack([array for array, _ in read], axis=-1), np.asarray(affine))
+        return self.volume(name, np.stack([array for array, _ in read], axis=-1), affine)
 
     def keep(self, source: str, folder: str = "images", name: str = "") -> str:
         """A file of the dataset that stays as it is, under its own path or a name."""
@@ -143,7 +151,7 @@ class Plain:
         self._values = dict(values)
 
     def finish(self) -> None:
-        """Write labels.csv and dataset.json."""
+        """Write labels.csv and dataset.json, or the labels' names alone."""
         if self._rows:
             columns = list(dict.fromkeys(name for row in self._rows for name in row))
             with (self.out / "labels.csv").open("w", newline="") as file:
@@ -153,6 +161,8 @@ class Plain:
         if self._cases:
             said = {"labels": self._values, **self._cases}
             (self.out / "dataset.json").write_text(json.dumps(said, indent=1))
+        elif self.named:
+            (self.out / "labels.json").write_text(json.dumps({"labels": self.named}, indent=1))
 
 
 def _cell(value: object) -> str:
@@ -171,6 +181,46 @@ def bits(labels: Sequence[str]) -> dict[str, int]:
     if len(labels) > MOST_BITS:
         raise DataError(f"{len(labels)} labels are marked; masks that may overlap hold {MOST_BITS} at most.")
     return {label: 1 << place for place, label in enumerate(labels)}
+
+
+def values_of(labels: Collection[str]) -> dict[str, int]:
+    """Label -> voxel value: one bit each where they may overlap, plain numbers where they are too many for bits.
+
+    >>> values_of({"tumour", "liver", "spleen"})
+    {'liver': 1, 'spleen': 2, 'tumour': 4}
+    """
+    ordered = sorted(labels)
+    return bits(ordered) if len(ordered) <= MOST_BITS else {label: n for n, label in enumerate(ordered, start=1)}
+
+
+def mark(mask: np.ndarray, where: np.ndarray, value: int, labels: int) -> None:
+    """Add a label with a value of `values_of` to a mask.
+
+    Raises: DataError: it overlaps another one, and there are too many for bits.
+    """
+    if labels > MOST_BITS and mask[where].any():
+        raise DataError(
+            f"{labels} labels are marked, and some overlap; {MOST_BITS} labels that overlap are read at most."
+        )
+    mask[where] |= mask.dtype.type(value)
+
+
+def filled(i: np.ndarray, j: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The cells (i, j) of a grid whose centres lie inside a polygon, whose corners are given in cells.
+
+    >>> filled(np.array([-0.5, 1.5, 1.5, -0.5]), np.array([0.5, 0.5, 2.5, 2.5]), (3, 3)).astype(int).tolist()
+    [[0, 1, 1], [0, 1, 1], [0, 0, 0]]
+    """
+    from matplotlib.path import Path as Outline
+
+    inside = np.zeros(shape, bool)
+    low = [max(0, int(np.floor(axis.min()))) for axis in (i, j)]
+    high = [min(n, int(np.ceil(axis.max())) + 1) for axis, n in zip((i, j), shape, strict=True)]
+    grid = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
+    if grid.size:
+        hits = Outline(np.column_stack([i, j]), closed=False).contains_points(grid.reshape(-1, 2))
+        inside[low[0] : high[0], low[1] : high[1]] = hits.reshape(grid.shape[:2])
+    return inside
 
 
 def split_of(text: str) -> Split | None:

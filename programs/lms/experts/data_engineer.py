@@ -81,7 +81,8 @@ def _overlapping(plan: Plan, fingerprint: Fingerprint) -> bool:
     bits = [int(value) for value in plan.label_values] if plan.task == "segmentation" else []
     if len(bits) < 2 or any(bit.bit_count() != 1 for bit in bits):
         return False
-    held = {value for group in fingerprint.groups if group.pattern == plan.source.path for value in group.values}
+    masks = [g for g in fingerprint.groups if g.pattern == plan.source.path or plan.source.kind == "json"]
+    held = {value for group in masks for value in group.values}
     return any(value.bit_count() > 1 and value & sum(bits) for value in held)
 
 

@@ -79,6 +79,12 @@ def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan
 def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     most = max(pair.matched for pair in fingerprint.pairs)
     pair = min((pair for pair in fingerprint.pairs if pair.matched == most), key=lambda pair: _place(pair, card))
+    boxes = bool(fingerprint.unpacked and fingerprint.unpacked.boxes)
+    if boxes and (asked := words.shape(request)):
+        raise _Refusal(
+            f"The request asks for {asked}, but the masks are boxes drawn around what was found: they can teach where "
+            "something is, and not its shape or size."
+        )
     _same_disease(request, " ".join(_mask_names(fingerprint, card, pair).values()), fingerprint, card)
     group = _group(fingerprint, pair.image)
     names = _mask_names(fingerprint, card, pair)
@@ -88,7 +94,7 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
     chosen = names if words.everything(request) else asked or names
     return Plan(
         task="segmentation",
-        goal=f"Mark {', '.join(chosen.values())}.",
+        goal=f"Mark {'the boxes around ' if boxes else ''}{', '.join(chosen.values())}.",
         card=card.name if card else None,
         modality=_modality(request, group, card),
         dims=group.dims,

@@ -41,13 +41,20 @@ def _unpacked(root: Path, out: Path, formats: list[str]) -> dict[str, object]:
         try:
             done = FORMATS[name].unpack(root, plain)
         except ImportError as error:
-            raise DataError(f"{name} needs the package {error.name}: pip install {error.name}") from None
+            raise DataError(f"{name} needs the package {error.name}: pip install 'm3dspy[formats]'") from None
         except (ValueError, OSError) as error:
             raise DataError(f"The dataset is {name} and cannot be unpacked: {error}".rstrip(".") + ".") from None
         if done:
             plain.finish()
+            plain.kept |= {path.name: path.name for path in root.iterdir() if _is_document(path)}
             return {"format": name, "how": plain.how, "boxes": plain.boxes, "kept": plain.kept}
     return {}
+
+
+def _is_document(path: Path) -> bool:
+    """Whether a file at the top may tell what the dataset is about."""
+    told = path.name.lower().startswith("readme") or path.name == "dataset_description.json"
+    return told and path.is_file() and not path.is_symlink()
 
 
 if __name__ == "__main__":
