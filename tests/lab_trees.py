@@ -154,7 +154,7 @@ def decathlon(root: Path) -> tuple[int, ...]:
     return (10,)
 
 
-@tree("Segment the box in CT", "box")
+@tree("Segment the box in CT, as a quick try", "box")
 def datalist(root: Path) -> tuple[int, ...]:
     """MONAI: folds, and test cases with masks."""
     lists: dict[str, list] = {"training": [], "testing": []}
@@ -167,7 +167,7 @@ def datalist(root: Path) -> tuple[int, ...]:
     return 8, 2, 3
 
 
-@tree("Segment the box in brain MR", "box")
+@tree("Segment the box in brain MR, as a quick try", "box")
 def datalist_channels(root: Path) -> tuple[int, ...]:
     """MONAI: an image is a list of files, its channels."""
     listed = []
@@ -181,7 +181,7 @@ def datalist_channels(root: Path) -> tuple[int, ...]:
     return 8, 2
 
 
-@tree("Tell the images of class plain from those of class bright", *CLASSES)
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def datalist_classes(root: Path) -> tuple[int, ...]:
     """MONAI: labels are numbers, which the list names."""
     lists: dict[str, list] = {"training": [], "validation": [], "testing": []}
@@ -193,7 +193,12 @@ def datalist_classes(root: Path) -> tuple[int, ...]:
     return 40, 8, 12
 
 
-@tree("Tell persons of group control from those of group patient in MR of the head", "control", "patient", patients=12)
+@tree(
+    "Tell persons of group control from those of group patient in MR of the head, as a quick try",
+    "control",
+    "patient",
+    patients=12,
+)
 def bids(root: Path) -> tuple[int, ...]:
     """Twelve persons, two of whom came twice."""
     rows = ["participant_id\tage\tgroup"]
@@ -213,7 +218,7 @@ def bids(root: Path) -> tuple[int, ...]:
     return (cases,)
 
 
-@tree("Segment the lesion in MR of the head", "lesion")
+@tree("Segment the lesion in MR of the head, as a quick try", "lesion")
 def bids_masks(root: Path) -> tuple[int, ...]:
     """Masks among the derivatives, their label in a table."""
     rows = ["participant_id\tsex"]
@@ -230,7 +235,7 @@ def bids_masks(root: Path) -> tuple[int, ...]:
 
 
 # ------------------------------------------------------------------------------------------------ containers
-@tree("Tell the images of class 0 from those of class 1", "class 0", "class 1")
+@tree("Tell the images of class 0 from those of class 1, as a quick try", "class 0", "class 1")
 def medmnist(root: Path) -> tuple[int, ...]:
     parts, start = {}, 0
     for part, count in (("train", 40), ("val", 8), ("test", 12)):
@@ -243,7 +248,7 @@ def medmnist(root: Path) -> tuple[int, ...]:
     return 40, 8, 12
 
 
-@tree("Tell the images of class plain from those of class bright", *CLASSES)
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def hugging_face(root: Path) -> tuple[int, ...]:
     """A DatasetDict as `save_to_disk` leaves it, with class names, and no list for validation."""
     from datasets import ClassLabel, Dataset, DatasetDict, Features
@@ -260,7 +265,7 @@ def hugging_face(root: Path) -> tuple[int, ...]:
     return 48, 12
 
 
-@tree("Segment the spot", "structure 1")
+@tree("Segment the spot, as a quick try", "structure 1")
 def hugging_face_parquet(root: Path) -> tuple[int, ...]:
     """Parquet shards as on the hub, with masks as a second column of pictures, and no split."""
     import pyarrow
@@ -274,7 +279,7 @@ def hugging_face_parquet(root: Path) -> tuple[int, ...]:
     return (16,)
 
 
-@tree("Tell the images of class plain from those of class bright", *CLASSES)
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def webdataset(root: Path) -> tuple[int, ...]:
     start = 0
     for name, count in (("train-000000", 20), ("train-000001", 20), ("val-000000", 8), ("test-000000", 12)):
@@ -292,7 +297,7 @@ def webdataset(root: Path) -> tuple[int, ...]:
     return 40, 8, 12
 
 
-@tree("Tell the images of class plain from those of class bright", *CLASSES, patients=20)
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES, patients=20)
 def parquet_table(root: Path) -> tuple[int, ...]:
     """Pictures in a folder, and a Parquet table of them."""
     import pyarrow
@@ -331,17 +336,17 @@ def _coco(root: Path, outline: bool) -> tuple[int, ...]:
     return tuple(counts.values())
 
 
-@tree("Mark the nodules", "nodule")
+@tree("Mark the nodules, as a quick try", "nodule")
 def coco_boxes(root: Path) -> tuple[int, ...]:
     return _coco(root, outline=False)
 
 
-@tree("Outline the nodules", "nodule")
+@tree("Outline the nodules, as a quick try", "nodule")
 def coco_outlines(root: Path) -> tuple[int, ...]:
     return _coco(root, outline=True)
 
 
-@tree("Mark the nodules", "nodule")
+@tree("Mark the nodules, as a quick try", "nodule")
 def yolo(root: Path) -> tuple[int, ...]:
     """Boxes; every fifth picture shows nothing."""
     counts = {"train": 20, "val": 5, "test": 5}

@@ -16,7 +16,21 @@ from m3dspy.workspace import unpack
 from m3dspy.workspace.indexes.checking import check_index
 from m3dspy.workspace.look import look
 
-_mark = pytest.mark
+FORMAT_OF = {  # where that is not the name of the tree; "": its files are read as they lie
+    "nnunet_v1": "nnunet",
+    "nnunet_regions": "nnunet",
+    "decathlon": "",
+    "datalist": "",
+    "datalist_channels": "datalist",
+    "datalist_classes": "",
+    "bids_masks": "bids",
+    "hugging_face_parquet": "hugging_face",
+    "parquet_table": "",
+    "coco_boxes": "coco",
+    "coco_outlines": "coco",
+    "dicom_seg": "dicom_objects",
+    "rtstruct": "dicom_objects",
+}
 NEW = (
     "imagesTs",
     "imagesTr",
@@ -54,6 +68,7 @@ def test_every_format_is_planned_and_indexed_by_the_rules_with_its_own_split(nam
         fingerprint, answer = planned(root, unpacked, tree.request)
         plan = answer["plan"]
         assert plan is not None, answer["refusal"]
+        assert (unpacked.format if unpacked else "") == FORMAT_OF.get(name, name)
         assert (check_plan(plan, fingerprint, []), set(plan.labels)) == ([], set(tree.labels))
         index = indexed(root, fingerprint, plan, tmp_path / "out")
         assert check_index(index, root) == []
@@ -73,9 +88,10 @@ def test_every_format_is_planned_and_indexed_by_the_rules_with_its_own_split(nam
 
 # ------------------------------------------------------------------------------------------------ to a graded model
 QUICK = ("medmnist", "coco_boxes")  # the others take minutes together
+MARKED = [pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.soak) for name in TREES]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=_mark.slow if n in QUICK else _mark.soak) for n in TREES])
+@pytest.mark.parametrize("name", MARKED)
 def test_every_format_comes_to_a_graded_model_that_predicts_on_its_like(name, m3dspy, tmp_path):
     counts = written(name, tmp_path / "data")
     status, out, err = m3dspy("run", TREES[name].request, "--data", "data", "--trials", 0, "--json")
@@ -84,6 +100,7 @@ def test_every_format_comes_to_a_graded_model_that_predicts_on_its_like(name, m3
     grade = json.loads((run / "grade.json").read_text())
     assert grade["s1"]
     assert grade["score"]["value"] > grade["floor"]["value"]
+    assert ("boxes, drawn as masks" in (run / "report.md").read_text()) == (name in ("coco_boxes", "yolo"))
     new = tmp_path / "new"
     written(name, new)
     if name.startswith(("nnunet", "decathlon", "datalist", "bids", "parquet_table")):  # images alone

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from m3dspy.errors import DataError, RunFailed
 from m3dspy.signatures.values import Request, Unpacked, Value
 from m3dspy.workspace import execute, public, untrusted
+from m3dspy.workspace.looking import contained
 from m3dspy.workspace.runs import UNPACKED, Run, dataset, disk, write_atomic
 from m3dspy.workspace.sandbox import Limits
 from m3dspy.workspace.unpacking import FORMATS
@@ -100,8 +101,7 @@ def _unpack(root: Path, out: Path, log: Path) -> bool:
         for _ in lines:
             pass
     except RunFailed as failure:
-        what = failure.happened.replace("enter.py", "its unpacker").rstrip(".?")
-        raise DataError(f"{root} cannot be unpacked: {what}. Unpack it yourself, or give a whole one.") from failure
+        raise DataError(contained.ended_by(failure, out / "journal", root, "enter.py")) from failure
     try:
         left = _Left.model_validate_json(untrusted.read(out, "result.json", MOST_BYTES))
     except ValidationError as error:

@@ -19,7 +19,7 @@ from m3dspy.workspace.indexes.splitting import SPELLINGS
 
 MOST_IMAGES = 90_000  # each may have a mask; a sandbox takes 200,000 files
 MOST_BYTES = 4 << 30  # of one image as it lies in a container
-LEAST_TOTAL, GAIN = 1 << 30, 1100  # bytes that any container may hold, and how much more than its own size
+LEAST_TOTAL, GAIN = 1 << 30, 200  # bytes that any container may hold, and how many times its own size a larger one
 MOST_BITS = 16  # labels whose masks may overlap
 MAGIC = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"II*\0": ".tif", b"MM\0*": ".tif", b"BM": ".bmp"}
 VOLUMES = (".nii", ".nii.gz")

@@ -94,7 +94,7 @@ def _mask(
         try:
             where, is_box = _drawn(annotation, rows, columns)
             mark(mask, where, values[names[annotation["category_id"]]], len(values))
-        except (KeyError, ValueError, TypeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
             raise DataError(f"Annotation {clean(annotation.get('id'), 20)} of {image.name}: {clean(error)}.") from None
         plain.boxes |= is_box
     return mask
@@ -110,7 +110,7 @@ def _drawn(annotation: Mapping[str, Any], rows: int, columns: int) -> tuple[np.n
         left, top, width, height = map(float, annotation["bbox"])
         return boxed(left, top, left + width, top + height, rows, columns), True
     if isinstance(outline, list):
-        found = runs.merge(runs.frPyObjects([[float(x) for x in polygon] for polygon in outline], rows, columns))
+        found = runs.merge(runs.frPyObjects([_inside(polygon, rows, columns) for polygon in outline], rows, columns))
     else:
         if list(outline["size"]) != [rows, columns]:
             raise ValueError(f"its outline is {outline['size']} pixels, the image {rows} x {columns}")
@@ -119,6 +119,14 @@ def _drawn(annotation: Mapping[str, Any], rows: int, columns: int) -> tuple[np.n
             raise ValueError("its run lengths do not fill the image")
         found = runs.frPyObjects(dict(outline), rows, columns) if plain else dict(outline)
     return runs.decode(found).astype(bool), False
+
+
+def _inside(polygon: Sequence[Any], rows: int, columns: int) -> list[float]:
+    """The corners x1, y1, x2, y2 ... of a polygon, moved to the edge where they lie outside of the picture."""
+    corners = np.array(polygon, float).reshape(-1, 2)
+    if len(corners) < 3 or not np.isfinite(corners).all():
+        raise ValueError("its outline is no polygon of three corners or more")
+    return np.clip(corners, 0, (columns, rows)).ravel().tolist()
 
 
 def boxed(left: float, top: float, right: float, bottom: float, rows: int, columns: int) -> np.ndarray:

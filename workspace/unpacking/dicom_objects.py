@@ -63,26 +63,25 @@ def unpack(root: Path, plain: Plain) -> bool:
 def _sorted_out(root: Path) -> tuple[dict[str, _Series], list[Path]]:
     """The image series by UID, and the objects that mark them."""
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
     from pydicom.filereader import read_file_meta_info
 
     series: dict[str, _Series] = {}
     objects = []
     for name in walk(root):
         path = root / name
-        with sources.at_work(path):
-            try:
+        try:
+            with sources.reading(path):
                 kind = read_file_meta_info(path).get("MediaStorageSOPClassUID", "")
                 if kind in (_SEGMENTATION, _STRUCTURES):
                     objects.append(path)
                     continue
                 tags: Any = _TAGS
                 header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-            except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError):
-                continue  # no DICOM; a damaged image is told where it is measured
-            if "Rows" in header and "SeriesInstanceUID" in header:
-                found = series.setdefault(str(header.SeriesInstanceUID), _Series(str(header.get("PatientID", ""))))
-                found.uids[path] = str(header.get("SOPInstanceUID", ""))
+        except ValueError:
+            continue  # no DICOM, or damaged
+        if "Rows" in header and "SeriesInstanceUID" in header:
+            found = series.setdefault(str(header.SeriesInstanceUID), _Series(str(header.get("PatientID", ""))))
+            found.uids[path] = str(header.get("SOPInstanceUID", ""))
     return series, objects
 
 

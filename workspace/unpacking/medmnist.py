@@ -1,7 +1,7 @@
 """MedMNIST: one .npz with {train,val,test}_{images,labels}; images are read one by one, never a whole array at once.
 
-Pictures become PNG, volumes .npy: the file gives no voxel size. Classes are named as MedMNIST names them where the
-package medmnist is installed and the file is called as its own are (`pneumoniamnist.npz`); else by their numbers.
+Pictures become PNG, volumes .npy: the file gives no voxel size. Classes have names where the file is called as one of
+MedMNIST's own (`pneumoniamnist.npz`), else numbers.
 """
 
 import zipfile
@@ -107,9 +107,7 @@ def _class(label: np.ndarray, names: dict[str, str], path: Path) -> str:
 
 def _names(path: Path) -> dict[str, str]:
     """Number -> class, of MedMNIST's own files."""
-    try:
-        from medmnist import INFO
-    except ImportError:
-        return {}
+    from medmnist import INFO
+
     stem = path.stem.lower().partition("_")[0]  # pneumoniamnist_224
     return dict(INFO[stem]["label"]) if stem in INFO else {}

@@ -64,10 +64,19 @@ def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
                 key = name
                 if stem and (file := archive.extractfile(member)):
                     sample[suffix.lower()] = file.read(MOST_BYTES)
+        if path.suffix.lower() == ".tar" and not _is_ended(path):
+            raise EOFError("the mark of its end is missing")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{path.name} is damaged or cut short: {clean(error)}. Fetch it anew.") from None
     if sample:
         yield key, sample
+
+
+def _is_ended(path: Path) -> bool:
+    """Whether an archive ends in two empty blocks, as each does; the reader would not miss them."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return not any(file.read())
 
 
 def _check(member: tarfile.TarInfo, path: Path) -> None:

@@ -70,7 +70,7 @@ def _names(root: Path, every: set[str]) -> dict[int, str]:
         listed = said.get("names") if isinstance(said, dict) else None
         if isinstance(listed, list | dict):
             pairs = enumerate(listed) if isinstance(listed, list) else listed.items()
-            return {int(number): clean(name, 60) for number, name in pairs}
+            return {int(number): clean(name, 60) for number, name in pairs if isinstance(name, str | int)}
     path = next((path for path in sorted(every) if path.rpartition("/")[2] == "classes.txt"), None)
     return (
         {n: clean(line, 60) for n, line in enumerate(_read(root / path).splitlines()) if line.strip()} if path else {}
