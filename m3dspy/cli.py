@@ -592,11 +592,14 @@ def data_look(
 ) -> None:
     """What a folder holds: images, tables, labels, patients, and what is wrong with them."""
     from m3dspy.screen import folder_as_text
+    from m3dspy.workspace import unpack
     from m3dspy.workspace.looking import contained
     from m3dspy.workspace.private import Private
 
     notices: list[str] = []
-    found = contained.look(folder, notice=notices.append, private=Private())
+    with unpack.aside(folder) as (root, unpacked):
+        found = contained.look(root, notice=notices.append, private=Private())
+    found = found.model_copy(update={"unpacked": unpacked})
     _say(json, {**found.model_dump(mode="json"), "notices": notices}, folder_as_text(found, notices))
 
 

@@ -48,13 +48,14 @@ from m3dspy.workspace import (
     private,
     public,
     training,
+    unpack,
     untrusted,
     weights,
 )
 from m3dspy.workspace.looking import contained
 from m3dspy.workspace.report import NAME as REPORT
 from m3dspy.workspace.report import report
-from m3dspy.workspace.runs import Run, disk
+from m3dspy.workspace.runs import UNPACKED, Run, dataset, disk
 
 Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -210,6 +211,12 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None, dicom
     if not images.exists():
         raise UsageError(f"There is no {images}. Give an image or a folder of images.")
     predicting.check_out(out, images)
+    with unpack.aside(images) as (root, unpacked):
+        return _predict(run, root / "images" if unpacked else root, out, clip, dicom_seg)
+
+
+def _predict(run: Run, images: Path, out: Path, clip: str | None, dicom_seg: bool) -> dict[str, Any]:
+    """As `predict`, of plain images."""
     if clip:
         weights.check(clip)
     index, request, script = run.load("index", Index), run.load("request", Request), run.load("script", Script)
@@ -400,7 +407,7 @@ def _moved(run: Run, data: Path) -> None:
     """Let the run read its dataset in another place."""
     if not data.is_dir():
         raise UsageError(f"There is no folder {data}. Give the dataset folder with --data.")
-    if run.has("index"):
+    if run.has("index") and not run.has(UNPACKED):
         inventory.moved(run, data)
     run.commit("request", run.load("request", Request).model_copy(update={"data": str(data.resolve())}))
 
@@ -429,13 +436,14 @@ def _look(run: Run, request: Request, persons: private.Private) -> None:
         with run.stage("look"):
             notices: list[str] = []
             try:
-                found = contained.look(Path(request.data), notice=notices.append, private=persons)
+                root, unpacked = unpack.of_run(run)
+                found = contained.look(root, notice=notices.append, private=persons)
             finally:
                 persons.protect([request.text])
                 private.write(persons, run.folder / private.FILE)
             for line in notices:
                 run.event("warning", text=line)
-            run.commit("fingerprint", found)
+            run.commit("fingerprint", found.model_copy(update={"unpacked": unpacked}))
 
 
 def _build(run: Run, request: Request, ledger: Ledger) -> None:
@@ -517,7 +525,7 @@ def _train(run: Run, request: Request, keep_control: bool = False) -> None:
 
 
 def _tune(run: Run, request: Request, trials: int, minutes: float | None, trusted: bool) -> Tuned:
-    jobs, data = request.jobs, Path(request.data)
+    jobs, data = request.jobs, dataset(run.folder, request)
     with cluster.executor(request.cluster, jobs if request.cluster else None, run.folder, [data]) as executor:
         how = {"trusted": trusted, "unsafe": request.unsafe, "jobs": jobs, "storage": request.storage}
         return tune(run, trials, minutes, **how, executor=executor)
@@ -570,7 +578,7 @@ def _grade(run: Run, request: Request) -> Grade:
     if not run.has("grade"):
         inventory.check(run, request)
         with run.stage("grade"):
-            index, root, beside = run.load("index", Index), Path(request.data), _beside(run)
+            index, root, beside = run.load("index", Index), dataset(run.folder, request), _beside(run)
             found = grade(
                 index,
                 root,

@@ -152,6 +152,8 @@ def as_json(run_id: str, folder: str, outcome: Outcome) -> str:
 def folder_as_text(found: Fingerprint, notices: list[str]) -> str:
     """What a look at a folder found, for a person: `notices` are its warnings with the files' real names."""
     lines = [f"{found.files} files, {found.megabytes:.1f} MB"]
+    if found.unpacked:
+        lines.append(f"unpacked from {found.unpacked.format}: {' '.join(found.unpacked.how)}")
     for group in found.groups:
         lines += [f"images  {group.pattern}", f"        {_group(group)}"]
     for pair in found.pairs:

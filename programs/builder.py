@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import dspy
 from pydantic import Field
@@ -18,7 +17,7 @@ from m3dspy.workspace import hardware, inventory, training
 from m3dspy.workspace.cards import cards
 from m3dspy.workspace.emit import catalogue, emit
 from m3dspy.workspace.preparing import prepare
-from m3dspy.workspace.runs import Run, write_atomic
+from m3dspy.workspace.runs import Run, dataset, write_atomic
 from m3dspy.workspace.weights import fitting
 
 MAX_BACKS = 2
@@ -87,7 +86,7 @@ class Builder(dspy.Module):
 
     def _index(self, run: Run, hands: Hands, complaint: str) -> None:
         request, plan = run.load("request", Request), run.load("plan", Plan)
-        root, trusted = Path(request.data), _by_rules(self.task_manager, self.data_engineer)
+        root, trusted = dataset(run.folder, request), _by_rules(self.task_manager, self.data_engineer)
         answer = self.data_engineer(
             plan=plan,
             card=next((card.text for card in hands.cards() if card.name == plan.card), ""),

@@ -156,6 +156,16 @@ class Document(Value):
     text: str = Field(description="its beginning, cleaned and pseudonymised")
 
 
+class Unpacked(Value):
+    """How a container was made plain files; every path elsewhere is that of the plain files."""
+
+    format: str = Field(description="e.g. medmnist, coco, dicom_objects")
+    how: tuple[str, ...] = Field(default=(), description="what was done, a sentence each")
+    boxes: bool = Field(
+        default=False, description="masks are boxes around what is marked: no outline, area or volume can be learned"
+    )
+
+
 class Fingerprint(Value):
     """What a look at the folder found: enough to plan and to write an index, no pixels, no patient identifiers."""
 
@@ -169,6 +179,7 @@ class Fingerprint(Value):
     patients: tuple[PatientKey, ...] = Field(default=(), description="best first")
     lookalikes: int = Field(default=0, description="images, of those sampled, that nearly repeat another one")
     documents: tuple[Document, ...] = ()
+    unpacked: Unpacked | None = Field(default=None, description="None: the files are as they lie")
     warnings: tuple[str, ...] = ()
 
 

@@ -75,7 +75,7 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
 
 def test_other_files_are_refused_by_name(tmp_path):
     with pytest.raises(
-        DataError, match=r"a.xls is no table that is known; save it as one of: .csv, .tsv, .xlsx, .json"
+        DataError, match=r"a.xls is no table that is known; save it as one of: .csv, .tsv, .xlsx, .parquet, .json"
     ):
         read_table(write(tmp_path / "a.xls", "x"))
     with pytest.raises(DataError, match=r"There is no table b.csv"):

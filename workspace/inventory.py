@@ -5,7 +5,7 @@ from pathlib import Path
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Request
-from m3dspy.workspace.runs import Run
+from m3dspy.workspace.runs import Run, dataset
 
 Inventory = dict[str, tuple[int, int]]  # path below the dataset -> bytes, time of its last change in nanoseconds
 
@@ -22,7 +22,7 @@ def check(run: Run, request: Request) -> None:
     """
     if run.has("files"):  # a run of an earlier version has none
         noted = run.load("files", Inventory)
-        found = _found(noted, Path(request.data))
+        found = _found(noted, dataset(run.folder, request))
         _unchanged({path: (seen, found.get(path)) for path, seen in noted.items()}, len(noted), run)
 
 

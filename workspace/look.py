@@ -27,7 +27,7 @@ from m3dspy.workspace.looking.patients import patient_keys
 from m3dspy.workspace.looking.tree import Family, Tree, families, scan, suffix_of
 from m3dspy.workspace.patterns import clean, is_role, masked, word_set, words
 from m3dspy.workspace.private import TOKEN, Private, hidden, hiding, of_dicom, of_json, of_rows, of_text
-from m3dspy.workspace.tables import TABLE_SUFFIXES, Table, read_json, read_table
+from m3dspy.workspace.tables import TABLE_SUFFIXES, Table, cases_of, read_json, read_table
 
 MOST = 12  # groups, tables, pairs ... that a fingerprint holds
 MOST_TEXTS = 4 * MOST  # tables and documents that are read
@@ -104,7 +104,7 @@ def look(
         formats=dict(tree.formats.most_common(MOST)),
         lookalikes=sum(map(lookalikes, images)),
         warnings=notes.shown(),
-        **{what: tuple(values[:MOST]) for what, values in parts.items()},
+        **{what: tuple(values[:MOST]) for what, values in parts.items()},  # pyright: ignore[reportArgumentType]
     )
     if private is None:
         return found_out
@@ -195,10 +195,11 @@ def _texts(root: Path, tree: Tree, notes: Notes) -> tuple[dict[str, Table], list
     for path in sorted(wanted, key=lambda path: (path.count("/"), path))[:MOST_TEXTS]:
         suffix = suffix_of(path)
         try:
-            if suffix in TABLE_SUFFIXES and (suffix != ".json" or is_records(read_json(root / path))):
+            said = read_json(root / path) if suffix == ".json" else None
+            if suffix in TABLE_SUFFIXES and (suffix != ".json" or is_records(said) or cases_of(said)):
                 tables[path] = read_table(root / path)
-            elif text := document(root, path):
-                documents.append(text)
+            if path not in tables or cases_of(said):  # a list of cases may say more, such as what labels are called
+                documents += filter(None, [document(root, path)])
         except (DataError, OSError) as error:
             damaged[path] = f"{path.removesuffix(Path(path).name)}{error}".rstrip(".")
             notes((), damaged[path])

@@ -27,7 +27,7 @@ from filelock import FileLock
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import Index, Item, Request
 from m3dspy.workspace import sources, untrusted
-from m3dspy.workspace.runs import Run, disk, write_atomic
+from m3dspy.workspace.runs import Run, dataset, disk, write_atomic
 
 FOLDER = "public"
 LARGEST_TABLE = 64 << 20  # bytes of a predictions.csv or a reports.json
@@ -46,7 +46,7 @@ def shown(run: Run, *, test: bool, trusted: bool) -> tuple[Path, Path]:
             copied into half of the free space it is given the dataset as it lies, and an event says so.
     Raises: DataError: they can be neither, and the script is not ours; or a file of the index is gone.
     """
-    root, index = Path(run.load("request", Request).data), run.load("index", Index)
+    root, index = dataset(run.folder, run.load("request", Request)), run.load("index", Index)
     view = run.folder / FOLDER / blake2b(_bytes(index), digest_size=8).hexdigest()
     with disk(run.folder), FileLock(run.folder / f"{FOLDER}.lock"):  # workers elsewhere may want it, too
         lacking = "" if view.is_dir() else _made(view, run, index, root)
@@ -164,7 +164,7 @@ def _made(view: Path, run: Run, index: Index, root: Path) -> str:
         for place, path in zip(paths(given.image), paths(item.image), strict=True):
             hidden |= whole(place, root / path)
     tuning = {place: unborn / "tuning" / place for place in learnt}
-    lacking = _fill(unborn / "tuning", learnt) or _fill(unborn / "all", tuning | hidden)
+    lacking = fill(unborn / "tuning", learnt) or fill(unborn / "all", tuning | hidden)
     if lacking:
         untrusted.remove(unborn)
         return lacking
@@ -193,7 +193,7 @@ def link(source: Path, place: Path) -> None:
         shutil.copyfile(source, place)
 
 
-def _fill(folder: Path, files: Mapping[str, Path]) -> str:
+def fill(folder: Path, files: Mapping[str, Path]) -> str:
     """Put files below a folder, as hard links, or as copies where they fit into half of the free space.
 
     Returns: what is lacking, as the end of a sentence; or "".

@@ -52,7 +52,7 @@ from m3dspy.workspace.reporting.blocks import (
     say,
     scores,
 )
-from m3dspy.workspace.runs import Run, write_atomic
+from m3dspy.workspace.runs import Run, dataset, write_atomic
 
 V = TypeVar("V")
 
@@ -291,6 +291,8 @@ def _data(run: Committed) -> list[Block]:
         head = ("images", "count", "format", "median size", "spacing (mm)", "orientation", "units")
         if rows:
             blocks.append(Table("What a look at the folder found", head, rows))
+        if found.unpacked:
+            blocks.append(Words(f"Unpacked from {found.unpacked.format}: {' '.join(found.unpacked.how)}"))
         blocks.append(
             Bullets([f"Warning: {warning}" for warning in found.warnings])
             if found.warnings
@@ -586,7 +588,7 @@ def _read(
     run: Committed, grade: Grade, index: Index, design: Design, items: list[Item]
 ) -> tuple[list[pictures.Case], list[str]]:
     """Cases that can be shown, and what keeps others from it."""
-    root, predictions = Path(run.request.data), run.folder / "predictions"
+    root, predictions = dataset(run.folder, run.request), run.folder / "predictions"
     rows, found, unread = examples.answers(predictions), [], []
     for item in items:
         missing = item.id in grade.missing

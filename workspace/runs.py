@@ -43,6 +43,7 @@ from m3dspy.workspace.private import hidden
 
 T = TypeVar("T")
 HOME = Path("runs")
+UNPACKED = "unpacked"  # of a run whose dataset was a container
 HEALED_AT_ONCE = 1 << 16
 GONE = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.EROFS)  # a disk or server that went
 
@@ -216,6 +217,15 @@ class Run:
             yield
         finally:
             lock.release()
+
+
+def dataset(folder: Path, request: Request) -> Path:
+    """The folder that the index of a run is relative to: what its container was unpacked to, else the dataset itself.
+
+    Args: folder: of the run.
+    """
+    plain = folder / UNPACKED / "data"
+    return plain if plain.is_dir() else Path(request.data)
 
 
 def _holder(lock: Path) -> str:

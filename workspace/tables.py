@@ -1,4 +1,4 @@
-"""Tables as plain strings: CSV and TSV, the first sheet of an XLSX, and JSON lists of records.
+"""Tables as plain strings: CSV and TSV, the first sheet of an XLSX, Parquet, and JSON lists of records or cases.
 
     columns, rows = read_table(path)        # rows: column -> cell, "" where nothing stands
     rows[0].line                            # where it begins in the file
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from m3dspy.errors import DataError
+from m3dspy.workspace.indexes.splitting import SPELLINGS
 from m3dspy.workspace.sources import at_work
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".json")
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet", ".json")
 MAX_BYTES = 512 << 20
 MAX_ROWS = 2_000_000
 
@@ -63,6 +64,8 @@ def _read(path: Path) -> Table:
             return _table(path, _csv_lines(path))
         case ".xlsx":
             return _table(path, _sheet_lines(path))
+        case ".parquet":
+            return _parquet(path)
         case ".json":
             return _records(path)
     raise DataError(f"{path.name} is no table that is known; save it as one of: {', '.join(TABLE_SUFFIXES)}.")
@@ -207,10 +210,72 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+# ------------------------------------------------------------------------------------------------ Parquet
+def _parquet(path: Path) -> Table:
+    """The columns of numbers, words and dates; a column of bytes or records has no cells."""
+    from pyarrow import ArrowException, types
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            if file.metadata.num_rows > MAX_ROWS:
+                raise DataError(f"{path.name} has more than {MAX_ROWS:,} rows; cut it down to the images at hand.")
+            if sum(file.metadata.row_group(k).total_byte_size for k in range(file.num_row_groups)) > MAX_BYTES:
+                raise DataError(f"{path.name} unpacks to more than {MAX_BYTES >> 20} MB.")
+            plain = [
+                field.name
+                for field in file.schema_arrow
+                if not (types.is_nested(field.type) or types.is_binary(field.type) or types.is_large_binary(field.type))
+            ]
+            if not plain:
+                raise DataError(f"{path.name} has no column of numbers or words.")
+            columns = file.read(columns=plain).to_pydict()
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path.name} is no Parquet file that can be read: {error}.") from error
+    named = dict(zip(_distinct(list(columns)), columns.values(), strict=True))
+    cells = zip(*([_cell(value) for value in column] for column in named.values()), strict=True)
+    return list(named), [Row(zip(named, row, strict=True), number) for number, row in enumerate(cells, start=1)]
+
+
 # ------------------------------------------------------------------------------------------------ JSON
+def cases_of(data: Any) -> list[dict[str, Any]] | None:
+    """The cases of a MONAI datalist or of a dataset.json of MSD, each with its `split`; None where it is neither.
+
+    Numbers become names where `labels` lists them. Where cases have a `fold` and no list is for validation, the first
+    fold is.
+
+    >>> cases_of({"labels": {"0": "cyst"}, "training": [{"image": "a.png", "label": 0}], "test": ["b.png"]})
+    [{'image': 'a.png', 'label': 'cyst', 'split': 'training'}, {'image': 'b.png', 'label': None, 'split': 'test'}]
+    """
+    lists = {name: data[name] for name in SPELLINGS if isinstance(data.get(name), list)} if _is_dict(data) else {}
+    if not lists:
+        return None
+    pairs = data["labels"].items() if _is_dict(data.get("labels")) else ()
+    names = {str(number): name for name, number in pairs if isinstance(number, int)} or dict(pairs)
+    folds = [entry["fold"] for entries in lists.values() for entry in entries if _is_dict(entry) and "fold" in entry]
+    has_validation = any(SPELLINGS[name] == "validation" for name in lists)
+    first = None if has_validation or len(set(map(str, folds))) < 2 else min(folds, key=str)
+    cases = []
+    for name, entries in lists.items():
+        for entry in entries:
+            case = entry if _is_dict(entry) else {"image": entry}
+            label = case.get("label")
+            label = str(names.get(str(label), label)) if isinstance(label, int) else label
+            split = SPELLINGS[name]
+            if split == "training" and first is not None and case.get("fold") == first:
+                split = "validation"
+            cases.append(case | {"label": label, "split": split})
+    return cases
+
+
+def _is_dict(data: Any) -> bool:
+    return isinstance(data, dict)
+
+
 def _records(path: Path) -> Table:
-    """A list of records; a value that is itself a list or record stays JSON."""
-    records = read_json(path)
+    """A list of records, or the lists of cases of `cases_of`; a value that is itself a list or record stays JSON."""
+    data = read_json(path)
+    records = cases_of(data) or data
     if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
         raise DataError(f"{path.name} is no table: it is not a list of records, [{{...}}, {{...}}].")
     if len(records) > MAX_ROWS:

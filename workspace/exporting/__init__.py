@@ -17,7 +17,7 @@ from m3dspy.errors import DataError, RunFailed, UsageError, unknown
 from m3dspy.signatures.values import Index, Item, Request
 from m3dspy.workspace import execute, training, untrusted
 from m3dspy.workspace.exporting import bundle
-from m3dspy.workspace.runs import Run, disk, write_atomic
+from m3dspy.workspace.runs import Run, dataset, disk, write_atomic
 
 FORMS = {"bundle": ("fire",), "onnx": ("onnxscript", "onnxruntime"), "torchscript": ()}  # and what each needs
 GRAPHS = ("classification", "segmentation")  # whose answer is one pass through the network, patch by patch or not
@@ -38,7 +38,7 @@ def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool) -> st
     index, request = run.load("index", Index), run.load("request", Request)
     _check(form, index, out)
     items = index.test[:CASES]
-    root = Path(request.data)
+    root = dataset(run.folder, request)
     if not all((root / path).is_file() for item in items for path in _paths(item)):
         raise UsageError(
             f"The held-out images, with which the export is compared, are not in {root}. If the dataset was moved: "

@@ -8,35 +8,34 @@ M3Builder (arXiv:2502.20301) has four: segmentation `[{"image_path", "label_path
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from posixpath import join, normpath
+from posixpath import commonpath, join, normpath
 from typing import Any
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Item
-from m3dspy.workspace.indexes.cases import find, items, left_out, one_file, stem
+from m3dspy.workspace.indexes.cases import find, items, left_out, one_file, patients, stem
 from m3dspy.workspace.indexes.gathering import from_pairs
 from m3dspy.workspace.indexes.splitting import SPELLINGS
 from m3dspy.workspace.runs import write_atomic
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
-from m3dspy.workspace.tables import read_json
+from m3dspy.workspace.tables import cases_of, read_json
 
 _FILES = {"training": "train.json", "validation": "val.json", "test": "test.json"}
 
 
-def from_json(root: Path, path: str) -> list[dict]:
+def from_json(root: Path, path: str, *, patient: str | None = None) -> list[dict]:
     """Items from a case list in JSON: MONAI or MSD (`training`, `validation`, `test`), nnU-Net raw, or M3Builder.
 
-    Its lists become the items' `split`, which split() obeys; cases without a label are left out.
+    Its lists become the items' `split`, which split() obeys; cases without a label are left out. `patient`: as in
+    from_folders, of cases for which the list names none.
 
     Example: items = ix.from_json(root, "dataset.json")
     """
     path = one_file(root, path, "list")
     data = read_json(root / path)
     base = path.rpartition("/")[0]
-    if isinstance(data, dict) and (
-        lists := {name: data[name] for name in SPELLINGS if isinstance(data.get(name), list)}
-    ):
-        return _from_lists(root, base, path, lists, data)
+    if (cases := cases_of(data)) is not None:
+        return _located(root, base, path, cases, patient)
     if isinstance(data, dict) and (root / base / "labelsTr").is_dir():
         return _from_nnunet(root, base, path, data)
     if isinstance(data, list) and data and all(isinstance(entry, dict) for entry in data):
@@ -83,20 +82,6 @@ def _label_list(item: Item) -> list[str]:
     return [item.label] if isinstance(item.label, str) else list(item.label or ())
 
 
-def _from_lists(root: Path, base: str, path: str, lists: Mapping[str, list], data: Mapping[str, Any]) -> list[dict]:
-    """MONAI and MSD: `{"training": [{"image", "label"}], "test": [...]}`; numbers become names by its `labels`."""
-    pairs = data["labels"].items() if isinstance(data.get("labels"), dict) else ()
-    names = {str(number): name for name, number in pairs if isinstance(number, int)} or dict(pairs)
-    records = []
-    for name, entries in lists.items():
-        for entry in entries:
-            record = entry if isinstance(entry, dict) else {"image": entry}
-            label = record.get("label")
-            label = str(names.get(str(label), label)) if isinstance(label, int) else label
-            records.append(record | {"label": label, "split": SPELLINGS[name]})
-    return _located(root, base, path, records)
-
-
 def _from_nnunet(root: Path, base: str, path: str, data: Mapping[str, Any]) -> list[dict]:
     """nnU-Net raw: `imagesTr/CASE_0000.nii.gz` and `labelsTr/CASE.nii.gz`, the list itself left out of the JSON."""
     channels, ending = data.get("channel_names") or data.get("modality") or {}, data.get("file_ending", ".nii.gz")
@@ -128,7 +113,9 @@ def _from_diagnoses(root: Path, base: str, path: str, data: Mapping[str, Any]) -
     return _located(root, base, path, records)
 
 
-def _located(root: Path, base: str, path: str, records: Sequence[Mapping[str, Any]]) -> list[dict]:
+def _located(
+    root: Path, base: str, path: str, records: Sequence[Mapping[str, Any]], rule: str | None = None
+) -> list[dict]:
     """Items of the records whose image, and mask if that is what the label is, are files of the dataset."""
     by_name = SPELLINGS.get(path.rpartition("/")[2].removesuffix(".json").lower())
     made, unlabelled, fileless = [], [], []
@@ -151,11 +138,14 @@ def _located(root: Path, base: str, path: str, records: Sequence[Mapping[str, An
         raise DataError(
             f"{path} lists no labelled image of this dataset folder; its paths are read from the folder on."
         )
+    slices = not isinstance(made[0][0], str)
+    named = [found if isinstance(found, str) else found[0].rpartition("/")[0] for found, *_ in made]
+    told = patients(named, commonpath([name.rpartition("/")[0] for name in named]), rule, slices)
     built = items(
-        [(found if isinstance(found, str) else found[0].rpartition("/")[0], found) for found, *_ in made],
+        [(name, found) for name, (found, *_) in zip(named, made, strict=True)],
         [label for _, label, *_ in made],
-        [None if patient is None else str(patient) for *_, patient, _ in made],
-        slices=not isinstance(made[0][0], str),
+        [other if patient is None else str(patient) for (*_, patient, _), other in zip(made, told, strict=True)],
+        slices=slices,
     )
     split_of = {str(found): given for found, *_, given in made}
     return [item | ({"split": given} if (given := split_of[str(item["image"])]) else {}) for item in built]

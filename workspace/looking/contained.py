@@ -91,7 +91,7 @@ def _parsed(
                 with suppress(json.JSONDecodeError):
                     notice(_here(str(json.loads(line)), root))
         except RunFailed as failure:
-            raise DataError(_ended_by(failure, out / "journal", root)) from failure
+            raise DataError(ended_by(failure, out / "journal", root, "parse.py")) from failure
         try:
             return TypeAdapter(kind).validate_json(untrusted.read(out, "result.json", MOST_BYTES))
         except ValidationError as error:
@@ -103,14 +103,15 @@ def _raise(answered: Answered, root: Path) -> None:
         raise _KINDS.get(answered.kind, M3Error)(_here(answered.error, root))
 
 
-def _ended_by(failure: RunFailed, journal: Path, root: Path) -> str:
+def ended_by(failure: RunFailed, journal: Path, root: Path, script: str) -> str:
+    """What ended the reader of a dataset, and the files that it was at."""
     try:
         written = untrusted.read(journal.parent, journal.name, 1 << 20).decode(errors="replace")
         files = [line for line in written.splitlines() if line.strip()]
     except DataError:
         files = []
     named = ", ".join(clean(_here(file, root).removeprefix(f"{root}/")) for file in files) or "no file yet"
-    what = failure.happened.replace("parse.py", "The reader").rstrip(".?")
+    what = failure.happened.replace(script, "The reader").rstrip(".?")
     return f"{root} cannot be used: {what}. At work: {named}. Remove or replace this file."
 
 

@@ -34,7 +34,7 @@ MOST_CLASSES = 12  # more words side by side are names, unless each of up to 30 
 MOST_LARGE_CLASSES, LARGE = 30, 20
 LEAST_SLICES = 5
 SAMPLED_FOLDERS = 50
-_SUFFIX = re.compile(r"(\.[a-z]{1,4})?(\.[a-z][a-z0-9]{0,4})$", re.IGNORECASE)
+_SUFFIX = re.compile(r"(\.[a-z]{1,4})?(\.[a-z][a-z0-9]{0,6})$", re.IGNORECASE)
 
 
 @dataclass

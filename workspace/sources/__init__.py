@@ -40,6 +40,7 @@ __all__ = [
     "header",
     "keep_journal",
     "read",
+    "reading",
     "source_of",
 ]
 

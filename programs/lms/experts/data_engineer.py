@@ -3,7 +3,7 @@
 from typing import Any
 
 from m3dspy.programs.lms.experts import anomalies, reports
-from m3dspy.signatures.values import Fingerprint, Group, Plan
+from m3dspy.signatures.values import Column, Fingerprint, Group, Plan
 from m3dspy.workspace.indexes.splitting import SPELLINGS
 
 
@@ -55,7 +55,7 @@ def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
             f"patient={_patient(plan)!r}{more})"
         ]
     if plan.source.kind == "json":
-        return [f"items = ix.from_json(root, {plan.source.path!r})"]
+        return [f"items = ix.from_json(root, {plan.source.path!r}, patient={_patient(plan)!r})"]
     labels = dict(zip(plan.label_values or plan.labels, plan.labels, strict=True))
     if plan.source.kind == "folder":
         suffixes = sorted({other.pattern.rsplit(".", 1)[-1] for other in fingerprint.groups if _in(plan, other)})
@@ -81,19 +81,21 @@ def _overlapping(plan: Plan, fingerprint: Fingerprint) -> bool:
     bits = [int(value) for value in plan.label_values] if plan.task == "segmentation" else []
     if len(bits) < 2 or any(bit.bit_count() != 1 for bit in bits):
         return False
-    held = {value for group in fingerprint.groups if group.pattern == plan.source.path for value in group.values}
+    masks = [g for g in fingerprint.groups if g.pattern == plan.source.path or plan.source.kind == "json"]
+    held = {value for group in masks for value in group.values}
     return any(value.bit_count() > 1 and value & sum(bits) for value in held)
 
 
 def _split_column(plan: Plan, fingerprint: Fingerprint) -> str | None:
     """The column of the plan's table that gives an official split: of two parts at least, all spelled as parts are."""
     table = next(table for table in fingerprint.tables if table.path == plan.source.path)
-    for column in table.columns:
-        if column.kind == "category" and column.name != plan.source.column:
-            parts = [SPELLINGS.get(value.strip().lower()) for value in column.values]
-            if None not in parts and len(set(parts)) > 1:
-                return column.name
-    return None
+    return next((c.name for c in table.columns if is_split(c) and c.name != plan.source.column), None)
+
+
+def is_split(column: Column) -> bool:
+    """Whether a column gives an official split: of two parts at least, all spelled as parts are."""
+    parts = {SPELLINGS.get(value.strip().lower()) for value in column.values}
+    return column.kind == "category" and None not in parts and len(parts) > 1
 
 
 def _in(plan: Plan, group: Group) -> bool:

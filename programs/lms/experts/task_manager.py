@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from m3dspy.programs.lms.experts import anomalies, reports, words
+from m3dspy.programs.lms.experts.data_engineer import is_split
 from m3dspy.signatures.values import (
     ANOMALY_LABELS,
     Caps,
@@ -21,6 +22,7 @@ from m3dspy.signatures.values import (
     Source,
     Task,
 )
+from m3dspy.workspace.looking.columns import names_person
 
 _LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
 _OWN_NAME = re.compile(r"`([^`]+)`")
@@ -77,6 +79,12 @@ def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan
 def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
     most = max(pair.matched for pair in fingerprint.pairs)
     pair = min((pair for pair in fingerprint.pairs if pair.matched == most), key=lambda pair: _place(pair, card))
+    boxes = bool(fingerprint.unpacked and fingerprint.unpacked.boxes)
+    if boxes and (asked := words.shape(request)):
+        raise _Refusal(
+            f"The request asks for {asked}, but the masks are boxes drawn around what was found: they can teach where "
+            "something is, and not its shape or size."
+        )
     _same_disease(request, " ".join(_mask_names(fingerprint, card, pair).values()), fingerprint, card)
     group = _group(fingerprint, pair.image)
     names = _mask_names(fingerprint, card, pair)
@@ -86,18 +94,28 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
     chosen = names if words.everything(request) else asked or names
     return Plan(
         task="segmentation",
-        goal=f"Mark {', '.join(chosen.values())}.",
+        goal=f"Mark {'the boxes around ' if boxes else ''}{', '.join(chosen.values())}.",
         card=card.name if card else None,
         modality=_modality(request, group, card),
         dims=group.dims,
         images=group.pattern,
         labels=tuple(chosen.values()),
         label_values=tuple(str(value) for value in chosen),
-        source=Source(kind="masks", path=pair.mask),
+        source=_listed(fingerprint, pair) or Source(kind="masks", path=pair.mask),
         patient=_patient(fingerprint, columns=False),
         caps=_caps(card),
         sided=any(re.search(r"\b(left|right)\b", name, re.I) for name in chosen.values()),
     )
+
+
+def _listed(fingerprint: Fingerprint, pair: Pair) -> Source | None:
+    """The list of cases that names both files of a pair, where it gives more than the names do: splits or patients."""
+    for table in fingerprint.tables:
+        named = {column.names_files for column in table.columns}
+        more = [column for column in table.columns if is_split(column) or names_person(column.name)]
+        if table.path.endswith(".json") and {pair.image, pair.mask} <= named and more:
+            return Source(kind="json", path=table.path)
+    return None
 
 
 def _classification(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
@@ -202,7 +220,7 @@ def _ways(request: str, fingerprint: Fingerprint, card: DataCard | None) -> list
         if files is None or not files.rows_with_file:
             continue
         for column in table.columns:
-            if column.kind == "category" and len(column.values) >= 2 and column is not files:
+            if column.kind == "category" and len(column.values) >= 2 and column is not files and not is_split(column):
                 source = Source(kind="table", path=table.path, column=column.name, file_column=files.name)
                 hints = bool(_LABEL_COLUMN.search(column.name)) + 2 * bool(card and f"`{column.name}`" in card.text)
                 ways.append(_Labels(source, column.values, _rank(request, column.values, hints)))

@@ -54,6 +54,10 @@ _ORGANS = {
     "prostate": "prostat",
     "lymph node": "lymph",
 }
+_SHAPE = re.compile(
+    r"\b(?:outlin|contour|delineat|boundar|border|margin|shape|volume|area|surface|exact|precise|pixel-|voxel-|measur)"
+    r"[\w-]*"
+)
 _PICTURES = {"microscopy": "histopathological image"}  # a kind of image, where its name is not what a caption says
 _WRITING = re.compile(
     r"\b(?:writ\w+|draft\w*|dictat\w+|describ\w+|formulat\w+)\b[^.;]{0,60}\b(?:reports?|findings|impressions?|text)\b|"
@@ -257,6 +261,16 @@ def shown(text: str) -> str:
 def everything(request: str) -> bool:
     """Whether the request asks for all labels outright: "all organs, including ..."."""
     return bool(_ALL.search(request.lower()))
+
+
+def shape(request: str) -> str:
+    """What a request asks for that only an outline can teach; "" if nothing.
+
+    >>> shape("Outline the nodules and measure their volume"), shape("Mark the nodules")
+    ('outline', '')
+    """
+    found = _SHAPE.search(request.lower())
+    return found[0] if found else ""
 
 
 def unspecific(request: str) -> bool:

@@ -1,0 +1,256 @@
+"""Unpackers: what they write is what the container holds, and a hostile container is one line and leaves nothing."""
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab_trees import TREES, disc, marks, picture, png, put, volume
+
+from m3dspy.errors import DataError
+from m3dspy.programs.lms.experts.task_manager import make_plan
+from m3dspy.signatures.values import Request
+from m3dspy.workspace import sources, unpack
+from m3dspy.workspace.look import look
+from m3dspy.workspace.runs import Run
+from m3dspy.workspace.unpacking import FORMATS, _plain
+from m3dspy.workspace.unpacking._plain import Plain
+
+
+def unpacked(name: str, root: Path, tmp_path: Path) -> Plain:
+    """A folder unpacked here, outside of the sandbox; what is kept is in its place."""
+    plain = Plain(tmp_path / "out")
+    plain.out.mkdir()
+    assert FORMATS[name].found(root)
+    assert FORMATS[name].unpack(root, plain)
+    plain.finish()
+    for place, source in plain.kept.items():
+        put(plain.out / place, (root / source).read_bytes())
+    return plain
+
+
+def pairs(plain: Plain, *splits: str):
+    """Image and mask of each case, read."""
+    said = json.loads((plain.out / "dataset.json").read_text())
+    for case in (case for split in splits or ("training", "validation", "test") for case in said.get(split, ())):
+        image = plain.out / case["image"]
+        yield (
+            sources.read(sorted(image.iterdir()) if image.is_dir() else image),
+            sources.read(plain.out / case["label"]),
+        )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    def written(name: str) -> Path:
+        TREES[name].write(tmp_path / "data")
+        return tmp_path / "data"
+
+    return written
+
+
+# ------------------------------------------------------------------------------------------------ what is written
+def test_the_files_of_a_case_become_the_channels_of_one_image_on_the_same_grid(tree, tmp_path):
+    plain = unpacked("nnunet", tree("nnunet"), tmp_path)
+    (image, affine), (mask, _) = next(pairs(plain, "training"))
+    assert np.array_equal(image, np.stack([volume(0), volume(0, value=2)], axis=-1))
+    assert np.array_equal(affine, np.diag([1, 1, 3, 1]))
+    assert np.array_equal(mask, marks(0))
+    assert next(iter(plain.kept.values())) == "Dataset007_Brain/labelsTr/case_000.nii.gz"  # masks are not copied
+
+
+def test_regions_that_overlap_keep_a_bit_each(tree, tmp_path):
+    plain = unpacked("nnunet", tree("nnunet_regions"), tmp_path)
+    _, (mask, _) = next(pairs(plain))
+    assert np.array_equal(mask, np.select([marks(0) == 2, marks(0) == 1], [3, 1], 0))  # oedema 1, tumour 2
+    assert json.loads((plain.out / "dataset.json").read_text())["labels"] == {"oedema": 1, "tumour": 2}
+
+
+@pytest.mark.parametrize(("name", "tumour"), [("dicom_seg", 2), ("rtstruct", 0)])
+def test_dicom_objects_lie_on_the_voxels_that_they_mark(name, tumour, tree, tmp_path):
+    plain = unpacked("dicom_objects", tree(name), tmp_path)
+    numbers = set()
+    for (image, affine), (mask, mask_affine) in pairs(plain):
+        number = next(n for n in range(10) if np.array_equal(image + 1000, volume(n)))
+        assert np.array_equal(mask, (marks(number) > 0) + tumour * (marks(number) == 2))
+        assert np.allclose(affine, mask_affine)
+        numbers.add(number)
+    assert numbers == set(range(10))
+    text = (plain.out / "dataset.json").read_text()
+    assert "MRN" not in text
+    assert len({case["patient"] for case in json.loads(text)["training"]}) == 5
+
+
+def test_outlines_are_drawn_as_they_are_and_boxes_full_and_that_is_said(tree, tmp_path):
+    plain = unpacked("coco", tree("coco_outlines"), tmp_path)
+    _, (mask, _) = next(pairs(plain, "training"))
+    both, either = (mask > 0) & disc(0), (mask > 0) | disc(0)
+    assert both.sum() / either.sum() > 0.8
+    assert (plain.boxes, plain.how) == (False, ["The outlines were drawn as masks."])
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo"])
+def test_boxes_are_drawn_full_and_that_is_said(name, tree, tmp_path):
+    plain = unpacked(name, tree("coco_boxes" if name == "coco" else "yolo"), tmp_path)
+    _, (mask, _) = list(pairs(plain, "training"))[1]
+    rows, columns = np.nonzero(disc(1))
+    box = np.zeros((32, 32), bool)
+    box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    assert np.array_equal(mask, box)
+    assert plain.boxes
+    assert "not its outline, area or volume" in plain.how[0]
+
+
+def test_pixels_of_medmnist_are_those_of_the_file(tree, tmp_path):
+    plain = unpacked("medmnist", tree("medmnist"), tmp_path)
+    assert np.array_equal(sources.read(plain.out / "images/image-000047.png")[0], picture(47, True))
+    assert (plain.out / "labels.csv").read_text().splitlines()[48] == "images/image-000047.png,class 1,validation"
+
+
+def test_classes_of_medmnists_own_files_have_names(tmp_path):
+    images, labels = np.zeros((2, 28, 28), np.uint8), np.array([[0], [1]])
+    put(tmp_path / "data/pneumoniamnist_28.npz", b"")
+    np.savez(tmp_path / "data/pneumoniamnist_28.npz", train_images=images, train_labels=labels)
+    unpacked("medmnist", tmp_path / "data", tmp_path)
+    rows = (tmp_path / "out/labels.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == ["normal", "pneumonia"]
+
+
+def test_boxes_are_refused_where_a_request_needs_outlines(tree):
+    with unpack.aside(tree("coco_boxes")) as (root, how):
+        fingerprint = look(root).model_copy(update={"unpacked": how})
+    assert (
+        "masks are boxes" in make_plan("Segment the nodules and measure their volume", fingerprint, [], "")["refusal"]
+    )
+    plan = make_plan("Mark the nodules", fingerprint, [], "")["plan"]
+    assert plan.goal == "Mark the boxes around nodule."
+
+
+# ------------------------------------------------------------------------------------------------ once a run
+def test_a_run_unpacks_once_and_a_half_done_one_begins_anew(tree, tmp_path):
+    data = tree("medmnist")
+    run = Run.create(Request(text="tell", data=str(data)), tmp_path / "runs")
+    put(run.attempt("unpacked") / "data/images/half.png", b"")  # what a crash left
+    root, how = unpack.of_run(run)
+    assert (how.format, len(list((root / "images").iterdir()))) == ("medmnist", 60)
+    assert not (root / "images/half.png").exists()
+    (data / "spotmnist.npz").unlink()
+    assert unpack.of_run(run) == (root, how)
+
+
+def test_a_folder_of_plain_files_is_used_as_it_lies(tmp_path):
+    put(tmp_path / "data/a.png", png(picture(0, True)))
+    run = Run.create(Request(text="tell", data=str(tmp_path / "data")), tmp_path / "runs")
+    assert unpack.of_run(run) == (tmp_path / "data", None)
+    assert not (run.folder / "unpacked").exists()
+
+
+# ------------------------------------------------------------------------------------------------ hostile containers
+def shard(root: Path, *members: tuple[str, bytes], link: str = "") -> Path:
+    root.mkdir()
+    with tarfile.open(root / "train-0.tar.gz", "w:gz") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            if link:
+                member.type, member.linkname = tarfile.SYMTYPE, link
+            member.size = 0 if link else len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return root
+
+
+@pytest.mark.parametrize("name", ["../up.png", "a/../../up.png", "/tmp/up.png"])
+def test_a_path_that_leads_out_of_an_archive_is_refused(name, tmp_path):
+    root = shard(tmp_path / "data", (name, png(picture(0, True))))
+    with pytest.raises(DataError, match="a path that leads out of the archive"), unpack.aside(root):
+        pass
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path):
+    root = shard(tmp_path / "data", ("a.png", b""), link="/etc/passwd")
+    with pytest.raises(DataError, match="a link or a device"), unpack.aside(root):
+        pass
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(_plain, "LEAST_TOTAL", 1 << 20)
+    root = shard(tmp_path / "data", ("a.npy", bytes(64 << 20)))
+    assert (root / "train-0.tar.gz").stat().st_size < 100_000
+    with pytest.raises(DataError, match="more than any sound container of its size"):
+        unpacked("webdataset", root, tmp_path)
+    assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+def test_an_array_that_claims_more_than_it_holds_is_cut_short_and_takes_no_memory(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    with zipfile.ZipFile(root / "x.npz", "w") as archive:
+        header = io.BytesIO()
+        claim = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 20_000, 20_000)}
+        np.lib.format.write_array_header_1_0(header, claim)
+        archive.writestr("train_images.npy", header.getvalue())
+    with pytest.raises(DataError, match="train_images is cut short"):
+        unpacked("medmnist", root, tmp_path)
+
+
+def test_pickled_objects_in_an_archive_of_arrays_are_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data/x.npz", train_images=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match="Python objects, which are never read"), unpack.aside(tmp_path / "data"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["medmnist", "hugging_face_parquet", "webdataset"])
+def test_a_container_that_is_cut_short_is_one_line_that_names_it(name, tree, tmp_path):
+    root = tree(name)
+    path = max((path for path in root.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=f"{path.name} is damaged"), unpack.aside(root):
+        pass
+
+
+def test_a_damaged_segmentation_is_one_line_that_names_it(tree):
+    root = tree("rtstruct")
+    path = root / "study00/structures.dcm"
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(DataError, match=r"structures.dcm cannot be laid on its series"), unpack.aside(root):
+        pass
+
+
+def test_annotations_reach_no_file_outside_of_the_dataset(tree, tmp_path):
+    put(tmp_path / "secret.png", png(picture(0, True)))
+    root = tree("coco_boxes")
+    said = json.loads((root / "train/_annotations.coco.json").read_text())
+    said["images"][0]["file_name"] = "../../secret.png"
+    put(root / "train/_annotations.coco.json", json.dumps(said))
+    plain = unpacked("coco", root, tmp_path)
+    assert "1 images that the annotations name are not there." in plain.how
+    assert all((root / source).resolve().is_relative_to(root) for source in plain.kept.values())
+
+
+@pytest.mark.parametrize(
+    ("place", "source"),
+    [
+        ("images/a.png", "../secret.png"),
+        ("../a.png", "b.png"),
+        ("images/a.png", "link.png"),
+        ("images/a.png", "/etc/x"),
+    ],
+)
+def test_what_a_hostile_unpacker_asks_to_be_linked_is_checked(place, source, tmp_path):
+    put(tmp_path / "secret.png", b"secret")
+    put(tmp_path / "data/b.png", b"picture")
+    (tmp_path / "data/link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match="is no file of the dataset"):
+        unpack._checked(tmp_path / "data", {place: source})
+
+
+def test_an_outline_beyond_all_bounds_is_drawn_at_the_edge(tree, tmp_path):
+    root = tree("coco_outlines")
+    said = json.loads((root / "train/_annotations.coco.json").read_text())
+    said["annotations"][0]["segmentation"] = [[-1e300, -1e300, 1e300, -1e300, 1e300, 1e300, -1e300, 1e300]]
+    put(root / "train/_annotations.coco.json", json.dumps(said))
+    _, (mask, _) = next(pairs(unpacked("coco", root, tmp_path), "training"))
+    assert mask.all()

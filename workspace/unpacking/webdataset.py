@@ -1,0 +1,130 @@
+"""WebDataset: tar shards whose files belong together by the name before the first dot.
+
+`000017.png` with `000017.cls` (a class), `000017.json` (words and numbers) or `000017.txt` (a report), and
+`000017.seg.png` or `.mask.png` for its mask. The split is that of the shard's name. Nothing is extracted to a path that
+the archive names: every file is read as a stream, and written under a name of ours.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from m3dspy.errors import DataError
+from m3dspy.signatures.values import Split
+from m3dspy.workspace import sources, untrusted
+from m3dspy.workspace.patterns import MASK_WORDS, clean, words
+from m3dspy.workspace.unpacking._plain import MOST_BYTES, Bounded, Plain, split_of, text_of, walk
+
+_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_PICTURES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp")
+_ARRAYS = ("npy", "nii", "nii.gz")
+MOST_TEXT = 1 << 20
+Sample = dict[str, bytes]
+
+
+def found(root: Path) -> bool:
+    return any(path.lower().endswith(_SUFFIXES) for path in walk(root))
+
+
+def unpack(root: Path, plain: Plain) -> bool:
+    shards = [path for path in walk(root) if path.lower().endswith(_SUFFIXES)]
+    splits: dict[str, Split | None] = {path: split_of(path) for path in shards}
+    official = len(set(splits.values()) - {None}) > 1
+    some = False
+    for path in shards:
+        for key, sample in _samples(root / path):
+            some |= _written(key, sample, splits[path] if official else None, plain)
+    if not some:
+        raise DataError("The tar files hold no pictures and no volumes. Unpack them, and give the folder.")
+    plain.how.append("Files of the shards were taken together by their names.")
+    if official:
+        plain.how.append("The split is that of the shards' names.")
+    return True
+
+
+def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
+    """Name -> the files of one sample by their suffix; those of a sample stand side by side in a shard.
+
+    Raises: DataError: a member is a link or a device, has a path that leads out, is too large, or is cut short.
+    """
+    bounded, key, sample = Bounded(path.stat().st_size), "", Sample()
+    try:
+        with sources.at_work(path), tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                _check(member, path)
+                bounded.take(member.size, member.name)
+                stem, _, suffix = member.name.rpartition("/")[2].partition(".")
+                name = member.name.removesuffix(f".{suffix}") if suffix else member.name
+                if name != key and sample:
+                    yield key, sample
+                    sample = Sample()
+                key = name
+                if stem and (file := archive.extractfile(member)):
+                    sample[suffix.lower()] = file.read(MOST_BYTES)
+        if path.suffix.lower() == ".tar" and not _is_ended(path):
+            raise EOFError("the mark of its end is missing")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{path.name} is damaged or cut short: {clean(error)}. Fetch it anew.") from None
+    if sample:
+        yield key, sample
+
+
+def _is_ended(path: Path) -> bool:
+    """Whether an archive ends in two empty blocks, as each does; the reader would not miss them."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return not any(file.read())
+
+
+def _check(member: tarfile.TarInfo, path: Path) -> None:
+    shown = clean(member.name, 80)
+    if not member.isfile():
+        raise DataError(f"{path.name} holds {shown!r}, which is a link or a device. Only plain files are unpacked.")
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise DataError(f"{path.name} holds {shown!r}, a path that leads out of the archive.")
+
+
+def _written(key: str, sample: Sample, split: Split | None, plain: Plain) -> bool:
+    """Write the image of a sample, its mask and what is said of it; False: it has no image."""
+    pictures = {suffix: data for suffix, data in sample.items() if suffix.rpartition(".")[2] in _PICTURES}
+    arrays = {suffix: data for suffix, data in sample.items() if suffix.endswith(_ARRAYS)}
+    masks = [suffix for suffix in (*pictures, *arrays) if MASK_WORDS.intersection(words(suffix))]
+    images = [suffix for suffix in (*pictures, *arrays) if suffix not in masks]
+    if not images:
+        return False
+    if len(images) > 1 or len(masks) > 1:
+        raise DataError(f"{clean(key, 60)!r} has {len(images)} images and {len(masks)} masks; one of each is read.")
+
+    def put(suffix: str, folder: str) -> str:
+        if suffix in pictures:
+            return plain.stored(key, pictures[suffix], folder)
+        ending = next(f".{known}" for known in reversed(_ARRAYS) if suffix.endswith(known))
+        return plain.raw(key, ending, arrays[suffix], folder)
+
+    image = put(images[0], "images")
+    if masks:
+        plain.pair(image, put(masks[0], "masks"), split or "training")
+    if cells := _cells(key, sample):
+        plain.row(image, cells, split)
+    return True
+
+
+def _cells(key: str, sample: Sample) -> dict[str, Any]:
+    """What is said of an image."""
+    cells: dict[str, Any] = {}
+    for suffix, data in sample.items():
+        kind = suffix.rpartition(".")[2]
+        if kind in ("cls", "txt", "json", "text") and len(data) > MOST_TEXT:
+            raise DataError(f"{clean(key, 60)}.{suffix} is larger than {MOST_TEXT >> 20} MB.")
+        if kind == "cls":
+            cells["label"] = text_of(data)
+        elif kind in ("txt", "text"):
+            cells["report" if suffix == kind else suffix.rpartition(".")[0]] = data.decode("utf-8", "replace")
+        elif kind == "json":
+            said = untrusted.strict_json(data, f"{clean(key, 60)}.{suffix}")
+            told = said.items() if isinstance(said, dict) else ()
+            cells |= {name: value for name, value in told if isinstance(value, str | int | float)}
+    return cells
