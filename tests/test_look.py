@@ -440,3 +440,13 @@ def test_looking_imports_no_torch(tmp_path):
     nifti(tmp_path / "b.nii.gz", ct())
     code = "import sys; from m3dspy.workspace.look import look; look(sys.argv[1]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def test_classes_that_are_called_as_two_of_many_files_are_classes(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(40):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"images/{number}.png")
+    rows = [f"images/{number}.png,{number % 2}" for number in range(40)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    (table,) = look(tmp_path).tables
+    assert {column.name: column.kind for column in table.columns} == {"image": "identifier", "label": "category"}

@@ -164,7 +164,7 @@ def shard(root: Path, *members: tuple[str, bytes], link: str = "") -> Path:
 @pytest.mark.parametrize("name", ["../up.png", "a/../../up.png", "/tmp/up.png"])
 def test_a_path_that_leads_out_of_an_archive_is_refused(name, tmp_path):
     root = shard(tmp_path / "data", (name, png(picture(0, True))))
-    with pytest.raises(DataError, match="a path that leads out of the archive"), unpack.aside(root):
+    with pytest.raises(DataError, match="a path that leads out of it"), unpack.aside(root):
         pass
 
 

@@ -126,6 +126,10 @@ def _is_tail(one: str, other: str) -> bool:
 def look_at(path: str, columns: Sequence[str], rows: list[Row], files: FileNames) -> Seen:
     """A table's columns described; `path` as it is to be shown."""
     cases = {name: found for name in columns if (found := files_named(rows, name, files))}
+    most = max((len(set(found)) for found in cases.values()), default=0)
+    cases = {
+        name: found for name, found in cases.items() if 10 * len(set(found)) >= most
+    }  # classes 0 and 1 name no files
     if any(not names_person(name) for name in cases):  # a patient's id may be the stem of one of his images
         cases = {name: found for name, found in cases.items() if not names_person(name)}
     described = [_column(name, [row[name] for row in rows], cases.get(name), files) for name in columns]

@@ -80,11 +80,12 @@ def _is_ended(path: Path) -> bool:
 
 
 def _check(member: tarfile.TarInfo, path: Path) -> None:
-    shown = clean(member.name, 80)
     if not member.isfile():
-        raise DataError(f"{path.name} holds {shown!r}, which is a link or a device. Only plain files are unpacked.")
+        raise DataError(f"{path.name} holds a link or a device. Unpack it with care, and give the folder.")
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise DataError(f"{path.name} holds {shown!r}, a path that leads out of the archive.")
+        raise DataError(
+            f"{path.name} holds a path that leads out of the archive. Unpack it with care, give the folder."
+        )
 
 
 def _written(key: str, sample: Sample, split: Split | None, plain: Plain) -> bool:
