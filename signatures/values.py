@@ -66,7 +66,7 @@ class Spread(Value):
     """How a number varies over the sampled files, one entry an axis (one only for scalars)."""
 
     least: tuple[float, ...]
-    tenth: tuple[float, ...] = Field(description="10th percentile")
+    tenth: tuple[float, ...] = Field(default=(), description="10th percentile; (): of a run from before it was taken")
     median: tuple[float, ...]
     most: tuple[float, ...]
 

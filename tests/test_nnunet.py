@@ -79,6 +79,7 @@ def test_of_thick_and_few_slices_the_finest_tenth_is_the_target():
     many = few.model_copy(update={"median": (512, 512, 200)})
     assert nnunet.target_spacing(Spread(**spacing), few) == (0.8, 0.8, 3)
     assert nnunet.target_spacing(Spread(**spacing), many) == (0.8, 0.8, 5)
+    assert nnunet.target_spacing(Spread(**(spacing | {"tenth": ()})), few) == (0.8, 0.8, 5)
     fine = Spread(**(spacing | {"tenth": (0.7, 0.7, 0.5)}))
     assert nnunet.target_spacing(fine, few) == (0.8, 0.8, 0.8)  # never finer than the other axes
     assert nnunet.target_spacing(Spread(**(spacing | {"median": (0.8, 0.8, 2)})), few) == (0.8, 0.8, 2)

@@ -42,7 +42,7 @@ def target_spacing(spacing: Spread, shape: Spread) -> tuple[float, ...]:
     others = [axis for axis in range(len(target)) if axis != coarse]
     thick = target[coarse] > ANISOTROPIC * max(target[axis] for axis in others)
     few = voxels[coarse] * ANISOTROPIC < min(voxels[axis] for axis in others)
-    if thick and few:
+    if thick and few and spacing.tenth:
         target[coarse] = max(spacing.tenth[coarse], *(target[axis] for axis in others))
     return tuple(target)
 
