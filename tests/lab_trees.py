@@ -200,16 +200,16 @@ def datalist_classes(root: Path) -> tuple[int, ...]:
     patients=12,
 )
 def bids(root: Path) -> tuple[int, ...]:
-    """Twelve persons, two of whom came twice."""
+    """Thirty persons, two of whom came twice."""
     rows = ["participant_id\tage\tgroup"]
     cases = 0
-    for number in range(12):
+    for number in range(30):
         subject, sick = f"sub-{number + 1:02d}", number % 2 == 1
         rows.append(f"{subject}\t{40 + number}\t{'patient' if sick else 'control'}")
         for session in ("01", "02") if number < 2 else ("01",):
             tone = 150 if sick else 0
             name = f"{subject}/ses-{session}/anat/{subject}_ses-{session}_T1w"
-            nifti(root / f"{name}.nii.gz", volume(number + 20 * int(session), tone=tone))
+            nifti(root / f"{name}.nii.gz", volume(number + 40 * int(session), tone=tone))
             put(root / f"{name}.json", "{}")
             nifti(root / f"{subject}/ses-{session}/func/{subject}_ses-{session}_bold.nii.gz", volume(number))
             cases += 1
@@ -244,7 +244,7 @@ def medmnist(root: Path) -> tuple[int, ...]:
         parts[f"{part}_labels"] = np.array([[number % 2] for number in numbers], np.uint8)
         start += count
     root.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(root / "spotmnist.npz", **parts)
+    np.savez_compressed(root / "spots.npz", **parts)
     return 40, 8, 12
 
 

@@ -137,7 +137,7 @@ def test_a_run_unpacks_once_and_a_half_done_one_begins_anew(tree, tmp_path):
     root, how = unpack.of_run(run)
     assert (how.format, len(list((root / "images").iterdir()))) == ("medmnist", 60)
     assert not (root / "images/half.png").exists()
-    (data / "spotmnist.npz").unlink()
+    (data / "spots.npz").unlink()
     assert unpack.of_run(run) == (root, how)
 
 

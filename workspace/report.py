@@ -653,7 +653,7 @@ def _again(run: Committed) -> list[Block]:
     blocks: list[Block] = [_command("The whole run", command)]
     if (here / "code" / "train.py").is_file():
         command = ["python", f"{here}/code/train.py", "--index", f"{here}/index.json"]
-        command += ["--data", request.data, "--out", "again"]
+        command += ["--data", str(dataset(here, request)), "--out", "again"]
         if request.weights:
             command += ["--weights", request.weights if Path(request.weights).is_absolute() else "FILE"]
         settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}

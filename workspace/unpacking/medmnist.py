@@ -106,8 +106,10 @@ def _class(label: np.ndarray, names: dict[str, str], path: Path) -> str:
 
 
 def _names(path: Path) -> dict[str, str]:
-    """Number -> class, of MedMNIST's own files."""
+    """Number -> class, of MedMNIST's own files, each of which is called so: `pneumoniamnist_224.npz`."""
+    stem = path.stem.lower().partition("_")[0]
+    if not stem.endswith(("mnist", "mnist3d")):
+        return {}
     from medmnist import INFO
 
-    stem = path.stem.lower().partition("_")[0]  # pneumoniamnist_224
     return dict(INFO[stem]["label"]) if stem in INFO else {}

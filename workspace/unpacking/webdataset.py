@@ -83,9 +83,7 @@ def _check(member: tarfile.TarInfo, path: Path) -> None:
     if not member.isfile():
         raise DataError(f"{path.name} holds a link or a device. Unpack it with care, and give the folder.")
     if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise DataError(
-            f"{path.name} holds a path that leads out of the archive. Unpack it with care, give the folder."
-        )
+        raise DataError(f"{path.name} holds a path that leads out of it. Unpack it with care, and give the folder.")
 
 
 def _written(key: str, sample: Sample, split: Split | None, plain: Plain) -> bool:
