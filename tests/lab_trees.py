@@ -197,7 +197,7 @@ def datalist_classes(root: Path) -> tuple[int, ...]:
     "Tell persons of group control from those of group patient in MR of the head, as a quick try",
     "control",
     "patient",
-    patients=12,
+    patients=30,
 )
 def bids(root: Path) -> tuple[int, ...]:
     """Thirty persons, two of whom came twice."""
