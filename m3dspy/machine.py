@@ -14,7 +14,12 @@ from m3dspy.programs.lms.model import KEYS
 from m3dspy.workspace import execute, hardware
 from m3dspy.workspace.sandbox import walls
 
-_EXTRAS = {"export": "m3dspy export", "cluster": "--cluster", "postgresql": "--storage postgresql://"}  # what for
+_EXTRAS = {  # what for
+    "export": "m3dspy export",
+    "formats": "reading DICOM-SEG, COCO and MedMNIST",
+    "cluster": "--cluster",
+    "postgresql": "--storage postgresql://",
+}
 _PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
 
 
