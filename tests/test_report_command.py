@@ -89,12 +89,20 @@ def test_a_run_is_watched_from_the_command_line_until_ctrl_c(tmp_path):
     run = unfinished(tmp_path)
     run.event("stage", name="plan", status="start")
     words = [sys.executable, "-m", "m3dspy", "report", str(run.folder), "--live", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
-        told = json.loads(watching.stdout.readline())
-        assert told["run"] == run.id
-        page = page_text(ask(urlsplit(told["page"]))[2])
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(30) == 0
+
+    def heeds_ctrl_c() -> None:  # which a job in the background is told to ignore
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    how = {"stdout": subprocess.PIPE, "text": True, "cwd": ROOT, "preexec_fn": heeds_ctrl_c}
+    with subprocess.Popen(words, **how) as watching:
+        try:
+            told = json.loads(watching.stdout.readline())
+            assert told["run"] == run.id
+            page = page_text(ask(urlsplit(told["page"]))[2])
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(30) == 0
+        finally:
+            watching.kill()
     assert "The run is not finished. Last begun: Plan, by the task manager." in page
     assert not (run.folder / "report.html").exists()
 

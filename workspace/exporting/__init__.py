@@ -169,4 +169,6 @@ def _copied(item: Item, root: Path, folder: Path) -> Item:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The answers in a folder."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != training.JOURNAL]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
