@@ -110,7 +110,7 @@ def test_onnx_runtime_answers_as_the_model_does(run, tmp_path):
     assert "not for diagnosis" in told and "PHANTOM" in told
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_torchscript_answers_as_the_model_does(run, tmp_path):
     assert "2 held-out cases: equal to" in export(run, "torchscript", tmp_path / "out")
     assert torch.jit.load(tmp_path / "out/model.ts")(torch.zeros(3, 1, 16, 16, 16)).shape == (3, 3, 16, 16, 16)

@@ -119,7 +119,15 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "classification",
+        "segmentation",
+        pytest.param("anomalies", marks=pytest.mark.soak),
+        pytest.param("reports", marks=pytest.mark.soak),
+    ],
+)
 def test_a_page_is_whole_quiet_and_accessible_in_both_themes_and_on_a_phone(kind, read, tmp_path):
     path = report(KINDS[kind](tmp_path))
     for scheme in ("light", "dark"):
