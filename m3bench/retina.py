@@ -46,20 +46,24 @@ def retina(
     spacing: tuple[float, float],
     raised: Volume | float = 0.0,
     lifted: Volume | float = 0.0,
+    swollen: Volume | float = 0.0,
 ) -> Retina:
     """A B-scan near the fovea.
 
     Args:
         raised: (1, columns), how far something below pushes the pigment epithelium up.
         lifted: (1, columns), how far fluid keeps the retina off the pigment epithelium.
+        swollen: (1, columns), share by which fluid in the tissue makes the retina thicker; it fills the pit, too.
     """
     y, x = phantom.millimetres(shape, spacing, (0, random.normal(0, 120)))
     thick = anatomy.normal(1, 0.08)
     tilt, bow = random.normal(0, 0.03), anatomy.uniform(0, 8e-6)
     pit = anatomy.uniform(90, 140) * np.exp(-((x / anatomy.uniform(350, 500)) ** 2))
     surface = tilt * x + bow * x**2 + texture(random, (1, shape[1]), (1, shape[1] / 6), 12) + random.normal(-170, 30)
-    under = y - surface + lifted
+    pit = pit / (1 + 4 * np.asarray(swollen))
+    under = y - surface + lifted + PHOTORECEPTORS * thick * swollen
     depth = np.minimum((under - pit) / (1 - pit / 330), under) / thick  # the pit is in the retina alone
+    depth = np.maximum(depth / (1 + np.asarray(swollen)), depth - PHOTORECEPTORS * swollen)
     image = np.full(shape, 0.04, np.float32) + 0.02 * np.clip(texture(random, shape, 12, 1), 0, 2)
     waves = texture(random, (1, shape[1]), (1, 8), 3)
     for start, end, level in LAYERS:
@@ -107,6 +111,17 @@ def cysts(
         fluid |= (distance < 1) & within
         share = np.maximum(share, inside(distance, 0.3) * within)
     return image * (1 - darkness * share), fluid
+
+
+def exudates(image: Volume, eye: Retina, random: np.random.Generator, count: int) -> Volume:
+    """The image with so many bright specks in the middle layers (hyperreflective foci), and their shadows."""
+    centre = random.uniform(0.6 * eye.x.min(), 0.6 * eye.x.max())
+    for _ in range(count):
+        at = centre + random.normal(0, 450), random.uniform(90, 250)
+        speck = inside(disc(eye.x, eye.depth, at, (random.uniform(30, 75), random.uniform(14, 28))), 0.4)
+        shadow = np.exp(-(((eye.x - at[0]) / 45) ** 2)) * (eye.depth > at[1])
+        image = image * (1 - 0.25 * shadow) + (1.3 - image) * speck
+    return image
 
 
 def scanned(image: Volume, anatomy: np.random.Generator, random: np.random.Generator) -> Volume:

@@ -1,7 +1,8 @@
 """OCT17: scans of the retina by optical coherence tomography, healthy or with one of three diseases (a BMAD set).
 
-The phantom shows new vessels under the retina (CNV), fluid within it (DME) or small deposits under it (DRUSEN). A few
-abnormal scans show nothing, and a few healthy ones a deposit; how many is known, and with it the best possible score.
+The phantom shows new vessels under the retina (CNV), fluid that swells it (DME) or small deposits under it (DRUSEN),
+each with bright specks. A few abnormal scans show nothing, and a few healthy ones deposits; how many is known, and with
+it the best possible score.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from m3dspy.m3bench import bmad
 from m3dspy.m3bench.bmad import UNGOOD, Picture, Slice
 from m3dspy.m3bench.phantom import stream, texture
-from m3dspy.m3bench.retina import CHOROID, EPITHELIUM, cysts, detachment, retina, scanned
+from m3dspy.m3bench.retina import CHOROID, EPITHELIUM, cysts, detachment, exudates, retina, scanned
 
 SHAPE, SPACING = (192, 200), (5.5, 29.0)  # pixels; micrometres
 DISEASES = ("CNV", "DME", "DRUSEN")
@@ -29,24 +30,29 @@ def draw(s: Slice, seed: int) -> Picture:
     anatomy, random = stream(seed, "oct17", s.patient), stream(seed, "oct17", s.patient, s.number)
     x = np.linspace(-2500, 2500, SHAPE[1], dtype=np.float32)[None]
     what = (disease(s) if s.kind == UNGOOD else "DRUSEN") if s.shows else None
-    raised = np.zeros_like(x)
+    raised, swollen = np.zeros_like(x), np.zeros_like(x)
     if what == "CNV":
         at, wide = anatomy.uniform(-900, 900), anatomy.uniform(450, 900)
-        raised = (
-            random.uniform(90, 160) * np.exp(-(((x - at) / wide) ** 2)) * (1 + texture(random, x.shape, (1, 5), 0.2))
-        )
+        dome = np.exp(-(((x - at) / wide) ** 2))
+        raised = random.uniform(130, 210) * dome * (1 + texture(random, x.shape, (1, 5), 0.2))
+        swollen = random.uniform(0.2, 0.5) * np.sqrt(dome)
+    if what == "DME":
+        at, wide = anatomy.uniform(-600, 600), anatomy.uniform(1000, 1800)
+        swollen = random.uniform(0.4, 0.9) * np.exp(-(((x - at) / wide) ** 2))
     if what == "DRUSEN":
-        for _ in range(6 + random.poisson(3)):
+        for _ in range(8 + random.poisson(3)):
             at, wide = anatomy.uniform(-1900, 1900), random.uniform(120, 260)
-            raised = np.maximum(raised, random.uniform(65, 130) * np.exp(-(((x - at) / wide) ** 2)))
+            raised = np.maximum(raised, random.uniform(80, 150) * np.exp(-(((x - at) / wide) ** 2)))
     lifted = detachment(SHAPE, SPACING, anatomy, random) if what in ("CNV", "DME") and anatomy.random() < 0.8 else 0.0
-    eye = retina(anatomy, random, SHAPE, SPACING, raised, lifted)
+    eye = retina(anatomy, random, SHAPE, SPACING, raised, lifted, swollen)
     image = eye.image
     if what == "CNV":  # the lesion under the epithelium is bright and uneven
         lesion = (eye.depth > EPITHELIUM + 20 + lifted - raised) & (eye.depth < CHOROID + lifted) & (raised > 15)
         image = np.where(lesion, 0.55 + 0.12 * texture(random, SHAPE, 3, 1), image)
     if what == "DME":
         image, _ = cysts(image, eye, random, 5 + random.poisson(3), random.uniform(0.7, 0.95))
+    if what is not None:
+        image = exudates(image, eye, random, 4 + random.poisson(4))
     return Picture(scanned(image, anatomy, random), np.zeros(SHAPE, bool))
 
 
