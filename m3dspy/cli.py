@@ -50,8 +50,8 @@ Practice = Annotated[Path, typer.Option(help="exercises, and scripts that were t
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="of a pretrained CLIP, for anomaly detection: a file, or a name of open_clip such as openai (default: the "
-        "backbone is random)"
+        help="to start from: for anomaly detection a CLIP's file, or a name of open_clip such as openai (default: "
+        "random); for diagnosis a name of timm, resnet50=FILE of a network of timm, or medicalnet_resnet18=FILE"
     ),
 ]
 Folds = Annotated[
@@ -529,7 +529,7 @@ def data_list(json: Json = False) -> None:
     from m3dspy.m3bench import task
 
     rows = [{"name": t.name, "task": t.task, "source": t.source, "licence": t.licence} for t in task.tasks()]
-    _say(json, rows, "\n".join(f"{row['name']:<12}{row['task']:<20}{row['source']}" for row in rows))
+    _say(json, rows, "\n".join(f"{row['name']:<14}{row['task']:<20}{row['source']}" for row in rows))
 
 
 @data.command("make")
@@ -679,4 +679,6 @@ def _storage(url: str | None) -> str | None:
 
 def _weights(given: str | None) -> str | None:
     """A file by its full path; a name as it is."""
-    return str(Path(given).resolve()) if given and Path(given).is_file() else given
+    from m3dspy.workspace import weights
+
+    return weights.full(given) if given else given

@@ -18,7 +18,7 @@ from m3dspy.workspace.cards import cards
 from m3dspy.workspace.emit import catalogue, emit
 from m3dspy.workspace.preparing import prepare
 from m3dspy.workspace.runs import Run, dataset, write_atomic
-from m3dspy.workspace.weights import fitting
+from m3dspy.workspace.weights import backbone, fitting
 
 MAX_BACKS = 2
 STAGES = ("plan", "index", "design", "script")
@@ -115,7 +115,8 @@ class Builder(dspy.Module):
 
     def _script(self, run: Run, hands: Hands, complaint: str) -> None:
         design, unsafe = run.load("design", Design), run.load("request", Request).unsafe
-        folder = emit(design, run.load("index", Index), run.folder / "code")
+        chosen = backbone(run.load("request", Request).weights, design.network)
+        folder = emit(design, run.load("index", Index), run.folder / "code", chosen)
         emitted = (folder / "train.py").read_text()
 
         def smoke(text: str) -> str:
@@ -141,19 +142,24 @@ def _sent_back(run: Run) -> str:
 
 
 def _offered(run: Run, plan: Plan) -> Catalogue:
-    """What may be chosen for this plan: of networks that read a pretrained backbone, those that the weights are of."""
+    """What may be chosen for this plan: where weights were given, the networks that start from them."""
     weights, offered = run.load("request", Request).weights, catalogue(plan.task)
-    if plan.task != "anomaly_detection":
+    if plan.task not in ("anomaly_detection", "classification"):
         if weights:
             run.event("warning", text=f"The weights {weights} are not used: nothing in a {plan.task} reads them.")
         return offered
-    if weights is None:
+    if weights:
+        groups = run.load("fingerprint", Fingerprint).groups
+        channels = next(group.channels for group in groups if group.pattern == plan.images)
+        found = fitting(weights, offered.networks, plan.dims, channels)
+        return offered.model_copy(update={"networks": found})
+    if plan.task == "anomaly_detection":
         run.event(
             "warning",
             text="The backbone is random: its features know nothing of images. Give a pretrained CLIP with --weights.",
         )
-        return offered
-    return offered.model_copy(update={"networks": fitting(weights, offered.networks)})
+    without = tuple(entry for entry in offered.networks if not entry.pretrained)
+    return offered.model_copy(update={"networks": without})
 
 
 def _booked(run: Run) -> OnRepair:

@@ -44,7 +44,8 @@ class Request(Value):
     folds: int = Field(default=1, ge=1, le=20, description="models, each checked on another part of the cases")
     seed: int = 0
     weights: str | None = Field(
-        default=None, description="of a pretrained backbone: a file, absolute, or a name that open_clip knows"
+        default=None,
+        description="of a pretrained backbone: a CLIP's file or name, or NAME or NAME=FILE of timm or MedicalNet",
     )
     budget: float | None = Field(default=None, ge=0, description="dollars for language models")
     max_calls: int | None = Field(default=None, ge=0, description="calls to language models")
@@ -436,6 +437,9 @@ class NetworkEntry(Value):
     dims: tuple[int, ...]
     size: Literal["small", "strong"]
     about: str
+    pretrained: bool = Field(
+        default=False, description="starts from weights that were given, and serves only with them"
+    )
 
 
 class TemplateEntry(Value):

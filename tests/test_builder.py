@@ -1,17 +1,21 @@
 """The way back: a role that blames an earlier one sends the run there, with the complaint, and not for ever."""
 
+import shutil
+
 import dspy
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from m3dspy.errors import DataError
 from m3dspy.m3bench import task
-from m3dspy.programs.builder import MAX_BACKS, Builder
+from m3dspy.programs.builder import MAX_BACKS, Builder, _offered
 from m3dspy.programs.lms.ledger import Ledger
 from m3dspy.programs.lms.model import M3dLM
 from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.programs.role import SentBack
 from m3dspy.programs.task_manager import TaskManager
-from m3dspy.signatures.values import Request
+from m3dspy.signatures.values import Fingerprint, Request
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import Run
 
@@ -68,6 +72,26 @@ def test_a_role_is_entered_again_with_the_complaint_of_a_later_one(run):
     assert [(event["by"], event["to"]) for event in backs] == [("design", "plan")]
     assert run.has("index")  # made again from the new plan
     assert not run.has("design")
+
+
+def offered(tmp_path, **request):
+    """The networks that a diagnosis on slices may choose from, and the warnings."""
+    data = tmp_path / "kidneys"
+    task.make("CT-kidney", data, size=task.find("CT-kidney").smallest)
+    request = Request(text="tell cysts, stones, tumours and normal kidneys apart on CT", data=str(data), **request)
+    run = Run.create(request, tmp_path / "runs")
+    run.commit("fingerprint", look(data))
+    with dspy.context(lm=M3dLM("rules", Ledger()), adapter=dspy.ChatAdapter()):
+        answer = TaskManager()(request=request.text, fingerprint=run.load("fingerprint", Fingerprint), cards=[])
+    return {entry.name for entry in _offered(run, answer.plan).networks}
+
+
+def test_a_network_that_needs_weights_is_offered_with_them_only(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    assert offered(tmp_path) == {"cnn", "resnet"}
+    shutil.rmtree(tmp_path / "kidneys")
+    assert offered(tmp_path, weights=f"test_resnet={path}") == {"timm_backbone"}
 
 
 def test_a_run_goes_back_no_more_than_twice(run):

@@ -61,6 +61,7 @@ CT = Fingerprint(
     documents=(Document(path="labels.json", text='["left lung", "right lung", "COVID-19 infection"]'),),
 )
 SLICES = Group(pattern="*/#.png", folder="", format="raster", count=40, dims=2, shape=CUBE)
+FLAT = SLICES.model_copy(update={"shape": Spread(**dict.fromkeys(("least", "tenth", "median", "most"), (96, 96)))})
 FOLDERS = Fingerprint(
     files=40,
     megabytes=1,
@@ -189,6 +190,24 @@ def test_a_design_survives_every_adapter(adapter):
     assert design == ask(DesignTraining, **inputs).design
     assert 0 not in design.flips  # the labels tell left from right
     assert design.network == "unet"
+
+
+def test_a_network_that_knows_something_sees_what_it_learnt_on_and_is_changed_slowly():
+    plan = plan_for("tell cysts from stones", FOLDERS.model_copy(update={"groups": (FLAT,)})).plan
+    entry = TemplateEntry(name="classify", task="classification", about="", losses=("ce",), settings={"lr": "1e-3"})
+    summary = IndexSummary(task="classification", labels=plan.labels, cases={"training": 30}, patients={})
+    inputs = {"request": "", "plan": plan, "index": summary, "machine": Machine(), "complaint": ""}
+    inputs["fingerprint"] = FOLDERS.model_copy(update={"groups": (FLAT,)})
+    made = {}
+    for pretrained in (False, True):
+        network = NetworkEntry(
+            name="n", task="classification", dims=(2,), size="strong", about="", pretrained=pretrained
+        )
+        inputs["catalogue"] = Catalogue(templates=(entry,), networks=(network,))
+        made[pretrained] = ask(DesignTraining, **inputs).design
+    assert made[True].size == (224, 224)
+    assert made[True].lr < made[False].lr
+    assert made[True].space["lr"].low < made[True].lr < made[True].space["lr"].high
 
 
 def test_the_same_rules_answer_behind_a_server():

@@ -11,6 +11,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
 import m3dspy
@@ -32,12 +34,14 @@ def script(name: str):
     return importlib.import_module(name)
 
 
-def train(module, folder: Path, out: Path, smoke: bool = False, resume: bool = False, **settings) -> dict:
+def train(module, folder: Path, out: Path, smoke: bool = False, resume: bool = False, weights=None, **settings) -> dict:
     """Train on made-up data in `folder`; the result."""
+    more = {"weights": weights} if weights else {}
     folder.mkdir(exist_ok=True)
     size = (16,) * module.SETTINGS.dims
     small = {"size": size, "epochs": 2, "workers": 1}
-    module.train(module.made_up(folder), folder, out, replace(module.SETTINGS, **(small | settings)), smoke, resume)
+    s = replace(module.SETTINGS, **(small | settings))
+    module.train(module.made_up(folder), folder, out, s, smoke, resume, **more)
     return {} if smoke else json.loads((out / "result.json").read_text())
 
 
@@ -63,6 +67,20 @@ def test_every_test_case_gets_a_row_of_probabilities(tmp_path):
         chances = {"large": float(row["large"]), "small": float(row["small"])}
         assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
         assert row["label"] == module.chosen(np.array(list(chances.values())), s)
+
+
+def test_a_training_starts_from_the_weights_it_is_given(tmp_path):
+    module, network = script("classify"), importlib.import_module("networks.medicalnet")
+    slow = {"network": "medicalnet", "backbone": "medicalnet_resnet10", "lr": 1e-6, "epochs": 1}
+    torch.manual_seed(5)
+    given = network.network(replace(module.SETTINGS, backbone="medicalnet_resnet10")).state_dict()
+    torch.save(given, tmp_path / "weights")
+    train(module, tmp_path / "data", tmp_path / "out", weights=tmp_path / "weights", **slow)
+    kept = safetensors.torch.load_file(tmp_path / "out/model.safetensors")
+    torch.testing.assert_close(kept["layer4.0.conv1.weight"], given["layer4.0.conv1.weight"], atol=1e-4, rtol=0)
+    (tmp_path / "weights").write_text("junk")
+    with pytest.raises(script("harness").Problem, match="no checkpoint that can be read safely"):
+        train(module, tmp_path / "data", tmp_path / "other", weights=tmp_path / "weights", **slow)
 
 
 def test_every_test_mask_lies_on_the_grid_of_its_image(tmp_path):
@@ -111,9 +129,6 @@ def test_a_killed_training_resumes_to_the_very_same_weights(name, tmp_path, monk
 
 
 def weights(path: Path) -> dict:
-    import safetensors.torch
-    import torch
-
     loaded = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path)["net"]
     return {name: weight.tolist() for name, weight in loaded.items()}
 

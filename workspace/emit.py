@@ -29,6 +29,7 @@ HELPERS = ("harness.py", "images.py")  # what every template imports
 FIXED = {
     "multilabel",
     "network",
+    "backbone",
     "dims",
     "channels",
     "intensity",
@@ -73,7 +74,12 @@ def networks() -> dict[str, NetworkEntry]:
     for path in sorted(NETWORKS.glob("[!_]*.py")):
         known = _constants(path)
         found[path.stem] = NetworkEntry(
-            name=path.stem, task=known["TASK"], dims=known["DIMS"], size=known["SIZE"], about=_about(path)
+            name=path.stem,
+            task=known["TASK"],
+            dims=known["DIMS"],
+            size=known["SIZE"],
+            about=_about(path),
+            pretrained="WEIGHTS" in known,
         )
     return found
 
@@ -260,16 +266,17 @@ def _valid(design: Design, name: str, value: Any) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------- the folder
-def emit(design: Design, index: Index, folder: Path) -> Path:
+def emit(design: Design, index: Index, folder: Path, backbone: str = "") -> Path:
     """Write the design as a folder that trains on its own; the same design and labels give the same bytes.
 
+    Args:   backbone: the architecture of a network that starts from pretrained weights.
     Raises: M3Error: the design cannot be trained on this index; all reasons in one line.
     """
     if problems := check_design(design, index):
         raise M3Error(f"The design cannot be built: {'; '.join(problems)}.")
     template = TEMPLATES / f"{design.template}.py"
     chosen = _preset(design) | design.model_dump()
-    chosen |= index.model_dump(include={"labels", "values", "multilabel", "about"})
+    chosen |= index.model_dump(include={"labels", "values", "multilabel", "about"}) | {"backbone": backbone}
     settings = {name: chosen[name] for name in _settings(template) if name in chosen}
     folder.mkdir(parents=True, exist_ok=True)
     text = _replaced(template.read_text(encoding="utf-8"), {"SETTINGS": _call(settings), "SPACE": _space(design.space)})

@@ -53,6 +53,7 @@ from m3dspy.workspace.reporting.blocks import (
     scores,
 )
 from m3dspy.workspace.runs import Run, dataset, write_atomic
+from m3dspy.workspace.weights import file_in
 
 V = TypeVar("V")
 
@@ -655,7 +656,7 @@ def _again(run: Committed) -> list[Block]:
         command = ["python", f"{here}/code/train.py", "--index", f"{here}/index.json"]
         command += ["--data", str(dataset(here, request)), "--out", "again"]
         if request.weights:
-            command += ["--weights", request.weights if Path(request.weights).is_absolute() else "FILE"]
+            command += ["--weights", file_in(request.weights)]
         settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}
         if request.folds > 1 and run.design and "folds" in emit.fields(run.design.template):
             settings["folds"] = request.folds

@@ -3,8 +3,8 @@
 What the script says of itself, its scores included, are claims: they steer tuning, and no grade is made of them. It is
 shown the dataset through `public`: test labels are never mounted.
 
-A script that reads a pretrained backbone (its folder holds the package mvfa) is given the request's weights, and
-`cache/` of the run: what the backbone made of the images in earlier attempts.
+A script that starts from pretrained weights is given the request's. One whose backbone stays as it is (its folder holds
+the package mvfa) is given them to predict, too, and `cache/` of the run: what the backbone made of the images before.
 """
 
 import json
@@ -23,7 +23,7 @@ from m3dspy.errors import DataError, M3Error, RunFailed, last_text
 from m3dspy.signatures.values import Design, Index, Item, Request
 from m3dspy.workspace import execute, public, untrusted
 from m3dspy.workspace.runs import Run, disk
-from m3dspy.workspace.weights import file_of
+from m3dspy.workspace.weights import backbone, file_of
 
 SCRIPT = "train.py"
 SMOKE_SECONDS = 600.0  # one step on four cases
@@ -147,7 +147,7 @@ def predict(
 
     Raises: RunFailed, M3Error: also when a case could not be answered, which costs no other.
     """
-    work, backbone, failed = out / UNFINISHED, _backbone(run, weights), {}
+    work, given, failed = out / UNFINISHED, _backbone(run, weights), {}
     with TemporaryDirectory(prefix="m3dspy-predict-") as scratch:
         with disk(out):
             work.mkdir(parents=True, exist_ok=True)
@@ -158,9 +158,9 @@ def predict(
         lines = _lines(
             run,
             "predict",
-            ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}", *_named(backbone)],
+            ["--predict", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}", *_named(given)],
             out=work,
-            mounts={"items": listed, "data": root, "model": run.folder / model, **backbone},
+            mounts={"items": listed, "data": root, "model": run.folder / model, **given},
             trusted=trusted,
             unsafe=unsafe,
         )
@@ -221,14 +221,14 @@ def _training_lines(
     When it has ended, what it made of the images is kept for the next.
     """
     index, data = public.shown(run, test=test, trusted=trusted)
-    backbone = _backbone(run) | _features(run)
+    given = _backbone(run) | _start(run) | _features(run)
     try:
         yield from _lines(
             run,
             name,
-            ["--index", "{index}", "--data", "{data}", "--out", "{out}", *_named(backbone), *arguments],
+            ["--index", "{index}", "--data", "{data}", "--out", "{out}", *_named(given), *arguments],
             out=out,
-            mounts={"index": index, "data": data, **backbone},
+            mounts={"index": index, "data": data, **given},
             seconds=seconds,
             trusted=trusted,
             unsafe=unsafe,
@@ -254,6 +254,12 @@ def _backbone(run: Run, weights: str | None = None) -> dict[str, Path]:
     if not weights or not _reads_clip(run):
         return {}
     return {"weights": file_of(weights, run.load("design", Design).network)}
+
+
+def _start(run: Run) -> dict[str, Path]:
+    """The weights that a training starts from and then changes, in the same form."""
+    weights, network = run.load("request", Request).weights, run.load("design", Design).network
+    return {"weights": file_of(weights, network)} if weights and backbone(weights, network) else {}
 
 
 def _features(run: Run) -> dict[str, Path]:

@@ -1,50 +1,117 @@
-"""The weights of a pretrained CLIP: where they are, and which networks of the catalogue they fit."""
+"""Pretrained weights: what may be named with --weights, which networks of the catalogue start from them, their file.
+
+openai                      a name of open_clip          clip.safetensors                a CLIP's file
+resnet50.a1_in1k            a name of timm, for 2D       resnet50=radimagenet.pt         a file of timm's resnet50
+medicalnet_resnet18         MedicalNet's, for 3D         medicalnet_resnet18=r18.pth     a file of that
+"""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 from m3dspy.errors import UsageError
 from m3dspy.signatures.values import NetworkEntry
 from m3dspy.workspace.emit import constants, networks
 
+MEDICALNET = tuple(f"medicalnet_resnet{depth}" for depth in (10, 18, 34, 50))
+HUB = "TencentMedicalNet/MedicalNet-Resnet{depth}", "resnet_{depth}_23dataset.pth"
+PROBE = {2: (224, 224), 3: (32, 32, 32)}  # pixels or voxels at which a file is tried
+
 
 def check(weights: str) -> None:
-    """Refuse what is neither a file nor a name that open_clip knows for a network of ours.
+    """Refuse what is neither a file nor a name of weights that a network of ours starts from.
 
     Raises: UsageError.
     """
-    if Path(weights).is_file():
-        return
-    known = sorted({tag for entry in networks().values() for tag in _tags(entry.name)})
-    if weights not in known:
-        raise UsageError(
-            f"There are no weights {weights!r}. Give the file of a CLIP, or a name that open_clip can download: "
-            f"{', '.join(known)}."
-        )
+    name, file = _parts(weights)
+    if file is not None:
+        if not file.is_file():
+            raise UsageError(f"There is no file {file}. Give --weights {name}=FILE.")
+        if name and not _is_backbone(name):
+            raise UsageError(
+                f"No network is called {name!r}. In NAME=FILE the name is one of timm's, such as resnet50 or "
+                f"convnext_tiny, or {', '.join(MEDICALNET)}."
+            )
+    elif not _is_pretrained(name):
+        known = sorted({tag for entry in networks().values() for tag in _tags(entry.name)})
+        if name not in known:
+            raise UsageError(
+                f"There are no weights {weights!r}. Give the file of a CLIP, or a name that open_clip can download: "
+                f"{', '.join(known)}; for a diagnosis a name of timm such as resnet50.a1_in1k, one of "
+                f"{', '.join(MEDICALNET)}, or a file as resnet50=FILE."
+            )
+
+
+def full(weights: str) -> str:
+    """The same with the whole path of its file."""
+    name, file = _parts(weights)
+    if file is None or not file.is_file():
+        return weights
+    return f"{name}={file.resolve()}" if name else str(file.resolve())
+
+
+def file_in(weights: str) -> str:
+    """The path of its file; of a mere name "FILE", for a person to fill in."""
+    return str(_parts(weights)[1] or "FILE")
+
+
+def backbone(weights: str | None, network: str) -> str:
+    """The name of the architecture that a network takes on with these weights; "" for one that has but one."""
+    return _parts(weights)[0] if weights and constants(network).get("WEIGHTS") else ""
 
 
 def file_of(weights: str, network: str) -> Path:
-    """The file of a network's weights: the one given, or that which open_clip downloads under this name.
+    """The file of a network's weights: the one given, or that which is downloaded under this name.
 
-    Raises: UsageError: open_clip has none of this name for the network, or cannot be reached.
+    Raises: UsageError: there is none of this name for the network, or it cannot be had.
     """
-    if (path := Path(weights)).is_file():
-        return path
+    name, file = _parts(weights)
+    if file is not None:
+        return file
+    if "OPEN_CLIP" not in (known := constants(network)):
+        return _downloaded(name, known["WEIGHTS"])
     from m3dspy.workspace.mvfa.backbone import weights_file
 
     try:
-        return weights_file(constants(network)["OPEN_CLIP"], weights)
+        return weights_file(known["OPEN_CLIP"], weights)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
 
 
-def fitting(weights: str, offered: Sequence[NetworkEntry]) -> tuple[NetworkEntry, ...]:
-    """The networks that these weights are of.
+def fitting(weights: str, offered: Sequence[NetworkEntry], dims: int, channels: int) -> tuple[NetworkEntry, ...]:
+    """The networks that these weights are of. Args: dims, channels: of the images.
 
     Raises: UsageError: they are of none, or no file of weights that can be read.
     """
+    if any("OPEN_CLIP" in constants(entry.name) for entry in offered):
+        return _clips(weights, offered)
+    name, _ = _parts(weights)
+    if not _is_backbone(name):
+        raise UsageError(
+            f"{weights} does not say of which network it is. Give --weights NAME=FILE, such as resnet50={weights}, or "
+            "a name of timm such as resnet50.a1_in1k."
+        )
+    library = "medicalnet" if name in MEDICALNET else "timm"
+    found = tuple(entry for entry in offered if constants(entry.name).get("WEIGHTS") == library and dims in entry.dims)
+    if not found:
+        other = f"{', '.join(MEDICALNET)} are for these" if dims == 3 else "timm's networks are for these"
+        raise UsageError(f"{name} does not read {dims}D images; {other}. Give others with --weights.")
+    for entry in found:
+        file = file_of(weights, entry.name)
+        how = {"backbone": name, "channels": channels, "labels": ("a", "b"), "size": PROBE[dims], "dropout": 0.0}
+        try:
+            import_module(f"m3dspy.workspace.networks.{entry.name}").network(SimpleNamespace(**how), file)
+        except ValueError as error:
+            raise UsageError(f"{file} does not fit {name}: {error}. Give others with --weights.") from error
+    return found
+
+
+def _clips(weights: str, offered: Sequence[NetworkEntry]) -> tuple[NetworkEntry, ...]:
     if not Path(weights).is_file():
-        return tuple(entry for entry in offered if weights in _tags(entry.name))
+        if found := tuple(entry for entry in offered if weights in _tags(entry.name)):
+            return found
+        raise UsageError(f"{weights} is no CLIP, and an anomaly detection reads nothing else. Give one with --weights.")
     from m3dspy.workspace.mvfa.backbone import read_weights
 
     try:
@@ -64,6 +131,52 @@ def fitting(weights: str, offered: Sequence[NetworkEntry]) -> tuple[NetworkEntry
             f"{weights} is of a CLIP {width} wide with patches of {patch} pixels, which no network here is: {known}."
         )
     return found
+
+
+def _parts(weights: str) -> tuple[str, Path | None]:
+    """The name that stands in it, "" for a file alone; and its file, if it is one."""
+    if Path(weights).is_file():
+        return "", Path(weights)
+    name, given, file = weights.partition("=")
+    return name, Path(file) if given else None
+
+
+def _is_backbone(name: str) -> bool:
+    """Whether a network with weights of its own is called so."""
+    if name in MEDICALNET:
+        return True
+    import timm
+
+    return bool(name) and timm.is_model(name)
+
+
+def _is_pretrained(name: str) -> bool:
+    """Whether weights can be downloaded under this name."""
+    if name in MEDICALNET:
+        return True
+    import timm
+
+    return timm.is_model_pretrained(name)
+
+
+def _downloaded(name: str, library: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    if library == "medicalnet":
+        depth = name.removeprefix("medicalnet_resnet")
+        repository, file = (text.format(depth=depth) for text in HUB)
+    else:
+        import timm
+
+        config = timm.get_pretrained_cfg(name)
+        repository, file = config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
+    try:
+        return Path(hf_hub_download(repository, file))
+    except Exception as error:  # whatever a hub or a proxy answers
+        raise UsageError(
+            f"The weights {name!r} could not be downloaded ({type(error).__name__}). Give their file: "
+            f"--weights {name}=FILE."
+        ) from error
 
 
 def _tags(network: str) -> list[str]:

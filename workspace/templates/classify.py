@@ -1,7 +1,7 @@
 """Train a classifier of 2D or 3D medical images, with one label or several an image, and answer the test cases.
 
     python classify.py                                                       on made-up images, in seconds
-    python train.py --index index.json --data ROOT --out DIR [--set lr=3e-4 ...] [--smoke] [--resume]
+    python train.py --index index.json --data ROOT --out DIR [--weights FILE] [--set lr=3e-4 ...] [--smoke] [--resume]
     python train.py --predict ITEMS.json --data ROOT --model DIR --out DIR   ITEMS: [{"id": ..., "image": ...}, ...]
     python train.py --space                                                  what Optuna may try, and defaults, as JSON
 
@@ -58,6 +58,7 @@ class Settings:
     labels: tuple[str, ...] = ("large", "small")
     multilabel: bool = False
     network: str = "cnn"
+    backbone: str = ""  # the architecture of a network that --weights were given for
     dims: int = 3
     channels: int = 1
     size: tuple[int, ...] = (24, 24, 24)  # voxels the network sees
@@ -233,7 +234,9 @@ def chosen(chances: np.ndarray, s: Settings) -> str:
     return ";".join(itertools.compress(s.labels, above >= 1)) if s.multilabel else s.labels[int(above.argmax())]
 
 
-def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
+def train(
+    index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool, weights: Path | None = None
+) -> None:
     """Data, model, epochs, result."""
     # ---- data
     started = time.perf_counter()
@@ -260,14 +263,14 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
     runs, logits = [], torch.zeros(1 + len(s.flips), len(items), len(s.labels))
     for fold, (learnt, checked) in enumerate(split):
         counts = Counter(kinds[row] for row in learnt)
-        weights = torch.tensor([1.0 if s.multilabel else 1 / counts[kinds[row]] for row in learnt])
+        chances = torch.tensor([1.0 if s.multilabel else 1 / counts[kinds[row]] for row in learnt])
         steps = 1 if smoke else math.ceil(len(learnt) / s.batch)
         folder = out / f"fold-{fold}" if s.folds > 1 else out
-        run = Training(s, steps, folder, resume, cosine, first=fold * s.epochs)
+        run = Training(s, steps, folder, resume, cosine, first=fold * s.epochs, weights=weights)
 
         # ---- epochs: classes are drawn equally often
         for epoch in run.epochs():
-            for places in torch.multinomial(weights, steps * s.batch, replacement=True).split(s.batch):
+            for places in torch.multinomial(chances, steps * s.batch, replacement=True).split(s.batch):
                 rows = [learnt[place] for place in places.tolist()]
                 x, _ = augmented(on_device([images[row] for row in rows], run.fabric.device), s)
                 x, y = mixed(weathered(x, s), truth[rows].to(run.fabric.device), s)
@@ -329,4 +332,4 @@ def made_up(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up))
+    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up, files=("weights",)))

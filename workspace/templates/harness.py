@@ -207,6 +207,14 @@ def folds(training: list[dict], validation: list[dict], kinds: list[str], s) -> 
     return [(learnt.tolist(), checked.tolist()) for learnt, checked in dealt]
 
 
+def started(s, weights: Path | None) -> torch.nn.Module:
+    """The network before training. Args: weights: a file of pretrained ones; None: random."""
+    try:
+        return network(s, *([weights] if weights else []))
+    except ValueError as error:
+        raise Problem(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Habits:
     """How to train, beside what Settings say: our own ways, or those of a paper that is to be reproduced."""
@@ -224,7 +232,7 @@ class Training:
     Args: s: Settings.  steps: optimiser steps an epoch.  out: folder to write to.  resume: go on from checkpoint.pt.
           schedule: share of the steps done -> share of s.lr, after a short rise.  net: what is trained, if it is not
           `network(s)` as a whole.  fabric: where it is, if `fabric_for` is not to choose.  first: the number that its
-          first epoch is told under.
+          first epoch is told under.  weights: a file that `network(s)` starts from.
 
         run = Training(s, steps, out, resume, cosine)
         for epoch in run.epochs():
@@ -245,11 +253,12 @@ class Training:
         fabric: Fabric | None = None,
         habits: Habits = Habits(),
         first: int = 0,
+        weights: Path | None = None,
     ):
         self.s, self.steps, self.out, self.schedule, self.habits, self.first = s, steps, out, schedule, habits, first
         self.started = time.perf_counter()
         torch.manual_seed(s.seed)
-        self.plain = net or channels_last(network(s), s)
+        self.plain = net or channels_last(started(s, weights), s)
         self.fabric = fabric or fabric_for(s, self.plain)
         optimizer = torch.optim.AdamW(self.plain.parameters(), lr=s.lr, betas=habits.betas, weight_decay=s.weight_decay)
         self.net, self.optimizer = self.fabric.setup(self.plain, optimizer)
@@ -483,8 +492,8 @@ def saved_settings(folder: Path, kind: type) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()})
 
 
-def saved_model(folder: Path, kind: type) -> tuple[Any, torch.nn.Module, Fabric]:
-    """Settings, network and device of a finished training."""
+def saved_model(folder: Path, kind: type, weights: Path | None = None) -> tuple[Any, torch.nn.Module, Fabric]:
+    """Settings, network and device of a finished training. Args: weights: what it started from; no longer needed."""
     s = saved_settings(folder, kind)
     net = channels_last(built(s), s)
     net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))

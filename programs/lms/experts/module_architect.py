@@ -31,6 +31,8 @@ _ENOUGH = 6.0  # gigabytes of a GPU for which nnU-Net's rules are made
 _MOST_GIGABYTES = 24.0  # from which on a plain U-Net gains nothing by larger patches
 _STEPS_AN_EPOCH = 250  # of a GPU, as nnU-Net has it
 _MANY = 4  # labels; with more, a step must see many patches to meet each of them
+_LEARNT_AT = (224, 224)  # pixels at which most networks of timm were trained
+_LEARNT_LR, _LEARNT_LRS = 2e-4, Knob(low=3e-5, high=1e-3, log=True)  # of weights that know something already
 _SPACES = {
     "classification": {
         "lr": Knob(low=5e-4, high=5e-3, log=True),
@@ -81,6 +83,8 @@ def design_training(
     if not classify and plan.dims == 3 and group.spacing is not None:
         spacing, shape = _resampled([mm * coarser for mm in group.spacing.median], shape)
     size = _input_size(plan.dims, shape) if classify else _patch(plan.dims, shape, small=many)
+    if network.pretrained and plan.dims == 2:
+        size = _LEARNT_AT
     steps = (700 if classify else 1000 if len(plan.labels) > _MANY else 500) / coarser**2
     images = cases if classify else _CROPS * cases
     design = Design(
@@ -95,11 +99,11 @@ def design_training(
         flips=_flips(plan),
         augment=0.3,
         loss=template.losses[0],
-        lr=(2e-3 if classify else 8e-3) / (1 if network.size == "small" else 4),
+        lr=_LEARNT_LR if network.pretrained else (2e-3 if classify else 8e-3) / (1 if network.size == "small" else 4),
         weight_decay=1e-2,
         batch=batch,
         epochs=min(40, max(4, round(steps * batch / images))),
-        space=_SPACES[plan.task],
+        space=_SPACES[plan.task] | ({"lr": _LEARNT_LRS} if network.pretrained else {}),
         why=f"The {network.size} network {network.name} sees {' x '.join(map(str, size))} voxels: "
         + ("the whole image." if classify else "enough to know where it is in the body."),
     )
