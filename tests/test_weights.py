@@ -118,17 +118,19 @@ def test_a_transformer_takes_images_of_another_size(tmp_path):
     assert found(torch.rand(2, 1, 64, 96)).shape == (2, 3)
 
 
-def test_medicalnets_file_fits_any_number_of_channels(tmp_path):
+@pytest.mark.parametrize("depth", [10, 18])  # with and without weights in their shortcuts
+def test_medicalnets_file_fits_any_number_of_channels(tmp_path, depth):
     torch.manual_seed(3)
-    bias, shortcut = resnet.get_medicalnet_pretrained_resnet_args(10)
+    bias, shortcut = resnet.get_medicalnet_pretrained_resnet_args(depth)
     form = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, "conv1_t_stride": 2}
-    net = resnet.resnet10(**form, shortcut_type=shortcut, bias_downsample=bias).eval()
+    net = getattr(resnet, f"resnet{depth}")(**form, shortcut_type=shortcut, bias_downsample=bias).eval()
     held = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
-    torch.save({"state_dict": held}, tmp_path / "r10.pth")
-    given = f"medicalnet_resnet10={tmp_path / 'r10.pth'}"
+    torch.save({"state_dict": held}, tmp_path / "file.pth")
+    name = f"medicalnet_resnet{depth}"
+    given = f"{name}={tmp_path / 'file.pth'}"
     check(given)
     assert [entry.name for entry in fitting(given, DIAGNOSIS, dims=3)] == ["medicalnet"]
-    found = medicalnet.network(settings("medicalnet_resnet10", (32,) * 3, channels=2), tmp_path / "r10.pth").eval()
+    found = medicalnet.network(settings(name, (32,) * 3, channels=2), tmp_path / "file.pth").eval()
     found.fc = torch.nn.Identity()
     x = torch.rand(1, 1, 32, 32, 32)
     torch.testing.assert_close(found(x.expand(-1, 2, -1, -1, -1)), net(x), atol=1e-4, rtol=1e-4)

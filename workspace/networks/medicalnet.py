@@ -3,6 +3,8 @@
 Chen, Ma and Zheng 2019, Med3D, arXiv:1904.00625. MONAI's network.
 """
 
+from functools import partial
+
 import torch
 from monai.networks.nets import resnet
 from torch import nn
@@ -22,10 +24,25 @@ def network(s, weights=None):
     bias, shortcut = resnet.get_medicalnet_pretrained_resnet_args(depth)
     form = {"spatial_dims": 3, "n_input_channels": s.channels, "conv1_t_stride": 2}
     net = getattr(resnet, f"resnet{depth}")(**form, shortcut_type=shortcut, bias_downsample=bias)
+    for block in net.modules():
+        if isinstance(getattr(block, "downsample", None), partial):
+            block.downsample = Shortcut(**block.downsample.keywords)
     net.fc = nn.Sequential(nn.Dropout(s.dropout), nn.Linear(net.fc.in_features, len(s.labels)))
     if weights is not None:
         _fill(net, weights, s.channels)
     return net
+
+
+class Shortcut(nn.Module):
+    """MONAI's shortcut without weights; gradients go through it, and an exported graph takes any number of images."""
+
+    def __init__(self, planes, stride, spatial_dims):
+        super().__init__()
+        self.planes, self.stride = planes, stride
+
+    def forward(self, x):
+        x = x[:, :, :: self.stride, :: self.stride, :: self.stride]
+        return nn.functional.pad(x, (0, 0, 0, 0, 0, 0, 0, self.planes - x.shape[1]))
 
 
 def _fill(net, weights, channels):
