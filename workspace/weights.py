@@ -16,6 +16,7 @@ from m3dspy.workspace.emit import constants, networks
 
 MEDICALNET = tuple(f"medicalnet_resnet{depth}" for depth in (10, 18, 34, 50))
 HUB = "TencentMedicalNet/MedicalNet-Resnet{depth}", "resnet_{depth}_23dataset.pth"
+FILE = "model.safetensors"  # of timm's on the hub
 PROBE = {2: (224, 224), 3: (32, 32, 32)}  # pixels or voxels at which a file is tried
 
 
@@ -169,7 +170,7 @@ def _downloaded(name: str, library: str) -> Path:
         import timm
 
         config = timm.get_pretrained_cfg(name)
-        repository, file = config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
+        repository, file = (config and config.hf_hub_id) or "", (config and config.hf_hub_filename) or FILE
     try:
         return Path(hf_hub_download(repository, file))
     except Exception as error:  # whatever a hub or a proxy answers

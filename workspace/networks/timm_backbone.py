@@ -5,6 +5,7 @@ layer is fitted to the channels, the last one is new.
 """
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import timm
@@ -30,7 +31,7 @@ def network(s, weights=None):
         random = _built(name, s).state_dict()
         torch.manual_seed(0)
         net = _built(name, s, pretrained=True, pretrained_cfg_overlay={"state_dict": _read(weights)})
-    head = net.get_classifier()
+    head = net.get_classifier()  # pyright: ignore[reportCallIssue]  timm's models are typed as plain modules
     new = {id(tensor) for tensor in head.parameters()} if isinstance(head, torch.nn.Module) else set()
     learnt = {key for key, tensor in net.named_parameters() if tensor.ndim > 1 and id(tensor) not in new}
     missing = sorted(key for key in learnt if torch.equal(net.state_dict()[key], random[key]))
@@ -49,14 +50,15 @@ def _read(path):
         with Path(path).open("rb") as file:
             safe = file.read(9)[8:] == b"{"
         held = safetensors.torch.load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        inner = (held[key] for key in ("state_dict_ema", "model_ema", "state_dict", "model") if key in held)
-        return clean_state_dict(next(inner, held))
+        inner: list[Any] = [held[key] for key in ("state_dict_ema", "model_ema", "state_dict", "model") if key in held]
+        return clean_state_dict(*inner[:1] or [held])
     except Exception as error:
         raise ValueError(f"this is no checkpoint that can be read safely ({type(error).__name__})") from error
 
 
 def _built(name, s, **how):
-    fixed = {"img_size": tuple(s.size)} if timm.get_pretrained_cfg(name).fixed_input_size else {}
+    known = timm.get_pretrained_cfg(name)
+    fixed = {"img_size": tuple(s.size)} if known and known.fixed_input_size else {}
     try:
         return timm.create_model(
             name, in_chans=s.channels, num_classes=len(s.labels), drop_rate=s.dropout, **fixed, **how
