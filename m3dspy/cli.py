@@ -6,7 +6,7 @@ import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -52,6 +52,12 @@ Weights = Annotated[
     typer.Option(
         help="to start from: for anomaly detection a CLIP's file, or a name of open_clip such as openai (default: "
         "random); for diagnosis a name of timm, resnet50=FILE of a network of timm, or medicalnet_resnet18=FILE"
+    ),
+]
+Track = Annotated[
+    Literal["tensorboard", "mlflow"] | None,
+    typer.Option(
+        help="tell TensorBoard (files in the run folder) or MLflow (MLFLOW_TRACKING_URI, else mlflow.db here)"
     ),
 ]
 Folds = Annotated[
@@ -164,6 +170,7 @@ def run(
     jobs: Jobs = 1,
     cluster: Cluster = None,
     storage: Storage = None,
+    track: Track = None,
     unsafe: Unsafe = False,
     force: Force = False,
     show_prompts: Annotated[
@@ -193,6 +200,7 @@ def run(
         jobs=jobs,
         cluster=cluster,
         storage=_storage(storage),
+        track=track,
     )
     if show_prompts:
         from m3dspy.screen import prompts_as_text
@@ -637,9 +645,9 @@ def program_diff(
 def _carry_on(run: Any, json: bool, data: Path | None = None) -> None:
     from m3dspy import job
     from m3dspy.screen import Screen, as_json, verdict
+    from m3dspy.tracking import tracked
 
-    with Screen(quiet=json) as screen:
-        run.listen = screen
+    with Screen(quiet=json) as screen, tracked(run, screen) as run.listen:
         try:
             outcome = job.carry_on(run, data)
         except KeyboardInterrupt as ended:

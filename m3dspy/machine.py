@@ -19,6 +19,7 @@ _EXTRAS = {  # what for
     "formats": "reading DICOM-SEG, COCO and MedMNIST",
     "cluster": "--cluster",
     "postgresql": "--storage postgresql://",
+    "track": "--track",
 }
 _PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
 

@@ -53,6 +53,7 @@ class Request(Value):
     jobs: int = Field(default=1, ge=1, description="trials at a time")
     storage: str | None = Field(default=None, description="URL of the study's database; None: a file in the run folder")
     cluster: str | None = Field(default=None, description="address of a Dask scheduler; None: this machine")
+    track: Literal["tensorboard", "mlflow"] | None = Field(default=None, description="where the run is told of, too")
 
 
 class DataCard(Value):
