@@ -578,6 +578,22 @@ def data_fetch(
     _say(json, found.model_dump(mode="json"), as_text(found))
 
 
+@data.command("pull")
+def data_pull(
+    name: Annotated[str, typer.Argument(help="of a dataset on the Hugging Face Hub, organisation/dataset")],
+    folder: Annotated[Path, typer.Argument(help="where to; for --data of a run")],
+    config: Annotated[str | None, typer.Option(help="one of the configurations that it has")] = None,
+    limit: Annotated[int | None, typer.Option(help="first rows of each split (default: all)", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """Fetch a dataset of the Hugging Face Hub as Parquet files; interrupted, the same command goes on."""
+    from m3dspy.workspace.hub import pull
+
+    rows = pull(name, folder, config, limit)
+    told = ", ".join(f"{count} in {split}" for split, count in rows.items())
+    _say(json, {"folder": str(folder), "rows": rows}, f"{name} in {folder}: {told}")
+
+
 @data.command("export")
 def data_export(
     name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`")],
