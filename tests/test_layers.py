@@ -17,6 +17,7 @@ MAY_IMPORT = {  # the longest row that fits a file counts; a row allows the modu
     "m3dspy.machine": EVERYTHING,
     "m3dspy.program": EVERYTHING,
     "m3dspy.rivals": EVERYTHING,
+    "m3dspy.tracking": EVERYTHING,
     "m3dspy.zero_shot": EVERYTHING,
     "m3dspy.__main__": {"m3dspy.cli"},
     "m3dspy.errors": set(),
