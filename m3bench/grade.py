@@ -85,6 +85,7 @@ def grade(
         missing=answered.missing,
         s1=s1,
         s2=s1 and bool(ahead),
+        oracle=oracle,
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
         **details,
     )

@@ -59,6 +59,7 @@ def details(index: Index, root: Path, predictions: Path, trivial: Metric, weight
     return {
         "others": scores(others, weights),
         "per_label": scores({label: mean_of(overlaps[:, k]) for k, label in enumerate(index.labels)}, weights),
+        "surfaces": scores({label: mean_of(surfaces[:, k]) for k, label in enumerate(index.labels)}, weights),
         "worst": worst(index.test, known_mean(overlaps)),
     }
 

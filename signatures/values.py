@@ -509,6 +509,7 @@ class Grade(Value):
     dealt: Score | None = Field(default=None, description="the same answers, dealt to other patients")
     others: dict[str, Score] = Field(default_factory=dict, description="further metrics")
     per_label: dict[str, Score] = Field(default_factory=dict)
+    surfaces: dict[str, Score] = Field(default_factory=dict, description="segmentation: NSD of each label")
     confusion: tuple[tuple[int, ...], ...] = Field(default=(), description="classes: rows truth, columns answer")
     cases: int
     patients: int
@@ -519,6 +520,7 @@ class Grade(Value):
     s2: bool = Field(description="beats the floor and every control, one-sided paired bootstrap over patients, 95 %")
     s3: bool | None = Field(default=None, description="reaches 90 % of the reference; None: there is no reference")
     reference: float | None = Field(default=None, description="score of the dataset's reference recipe")
+    oracle: float | None = Field(default=None, description="the best score that a phantom allows")
     above_oracle: bool = Field(default=False, description="better than the phantom allows: a leak")
     worst: tuple[str, ...] = Field(default=(), description="ids of the worst cases, worst first")
     notes: tuple[str, ...] = Field(default=(), description="what could not be measured")

@@ -116,6 +116,7 @@ def segmented(tmp_path, shape=(48, 40, 10), test=6, noise=40):
     grade = Grade(
         metric="mean Dice", score=score(0.82), floor=score(0.57),
         per_label=dict(zip(ORGANS, map(score, (0.92, 0.91, 0.6)), strict=True)),
+        surfaces=dict(zip(ORGANS, map(score, (0.88, 0.87, 0.55)), strict=True)), oracle=0.971,
         cases=test, patients=test, s1=True, s2=True, worst=("case-3", "case-2"),
     )  # fmt: skip
     run.commit("outcome", Outcome(status="done", grade=grade, phantom=True))

@@ -267,7 +267,8 @@ def test_a_structure_that_is_absent_counts_only_where_it_was_marked(tmp_path):
     save(tmp_path / "p" / "b.nii.gz", extra)
     found = graded(index, tmp_path / "p", tmp_path)
     assert found.score.value == pytest.approx((1 + (1 + 0) / 2) / 2)
-    assert found.per_label["spleen"].value == 0
+    assert found.per_label["spleen"].value == found.surfaces["spleen"].value == 0
+    assert found.surfaces["liver"].value == 1
 
 
 def test_a_mask_of_another_grid_or_value_is_no_answer(tmp_path):

@@ -51,6 +51,13 @@ def test_a_leak_is_named(tmp_path):
     assert "LEAK" in text_of(classified(tmp_path, grade=grade))
 
 
+def test_surfaces_stand_beside_overlaps_and_the_best_possible_beside_the_score(tmp_path):
+    page = text_of(segmented(tmp_path))
+    assert "the best that any reader could reach is 0.971." in page
+    assert "Agreement of each structure's surface" in page
+    assert "0.880 (0.830 to 0.930)" in page
+
+
 @pytest.mark.slow
 def test_a_page_stays_small_however_noisy_large_and_many_the_cases_are(tmp_path):
     page = report(segmented(tmp_path, shape=(300, 300, 30), test=14, noise=500))

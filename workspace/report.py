@@ -210,6 +210,10 @@ def _outcome(run: Committed) -> list[Block]:
             )
         ),
     ]  # fmt: skip
+    if grade.oracle is not None:
+        blocks.append(
+            Words(f"The labels of this phantom are noisy; the best that any reader could reach is {grade.oracle:.3f}.")
+        )
     if grade.above_oracle:
         leak = "LEAK: the score is above what this phantom allows. Do not trust this model."
         blocks.insert(0, Words(say("<strong>{}</strong>", leak), "warning"))
@@ -477,14 +481,19 @@ def _results(run: Committed) -> list[Block]:
     metrics = scores("Metrics", "metric", [(grade.metric, grade.score), *grade.others.items()])
     notes = Bullets([f"{note[:1].upper()}{note[1:]}." for note in grade.notes])
     if index.task == "segmentation":
+        rows = [(name, interval(dice), interval(grade.surfaces.get(name))) for name, dice in grade.per_label.items()]
+        charted = (
+            ("Dice of each structure", "Dice", grade.floor.value, grade.per_label),
+            ("Agreement of each structure's surface", "NSD", None, grade.surfaces),
+        )
         return [
-            Charts([charts.each("Dice of each structure", "Dice", grade, grade.per_label)]),
+            Charts([charts.each(title, metric, floor, found) for title, metric, floor, found in charted if found]),
             metrics,
-            scores("Structures", "structure", grade.per_label.items()),
+            Table("Structures", ("structure", "Dice (95 % interval)", "NSD (95 % interval)"), rows),
             notes,
         ]
     each = grade.metric.removeprefix("macro ")
-    drawn = [charts.each(f"{each} of each class", each, grade, grade.per_label)] if grade.per_label else []
+    drawn = [charts.each(f"{each} of each class", each, grade.floor.value, grade.per_label)] if grade.per_label else []
     drawn += _class_curves(index, grade, predictions)
     if not grade.confusion:
         return [

@@ -381,17 +381,18 @@ def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Chart:
     )
 
 
-def each(title: str, metric: str, grade: Grade, found: Mapping[str, Score]) -> Chart:
-    """Score of each class, structure or finding with its interval, and the floor of the whole as a line."""
+def each(title: str, metric: str, floor: float | None, found: Mapping[str, Score]) -> Chart:
+    """Score of each class, structure or finding with its interval. Args: floor: of the whole, drawn as a line."""
     rows: Rows = [
         {"name": name, "score": score.value, "low": score.low, "high": score.high} for name, score in found.items()
     ]
+    line = {
+        "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--orange)", "aria": False},
+        "encoding": {"x": {"datum": floor}},
+    }
     spec = {
         "layer": [
-            {
-                "mark": {"type": "rule", "strokeDash": [4, 3], "color": "var(--orange)", "aria": False},
-                "encoding": {"x": {"datum": grade.floor.value}},
-            },
+            *([] if floor is None else [line]),
             {
                 "mark": {"type": "rule", "strokeWidth": 2.5, "color": "var(--blue)"},
                 "encoding": {"y": _named("name"), "x": _x("low", metric, **ZERO_TO_ONE), "x2": _to("high")},
@@ -402,7 +403,8 @@ def each(title: str, metric: str, grade: Grade, found: Mapping[str, Score]) -> C
             },
         ],
     }
-    about = f"With 95 % intervals; the broken line is the trivial answer's mean, {grade.floor.value:.3f}."
+    about = "With 95 % intervals"
+    about += "." if floor is None else f"; the broken line is the trivial answer's mean, {floor:.3f}."
     numbers = Table(title, ("", f"{metric} (95 % interval)"), [(name, interval(s)) for name, s in found.items()])
     return Chart(title, about, _draw(spec, rows, 70 + 24 * len(rows)), numbers)
 

@@ -33,7 +33,7 @@ def results(grade: Grade) -> list[Block]:
         ),
     ]
     if grade.per_label:
-        blocks.append(Charts([charts.each("F1 of each finding", "F1", grade, grade.per_label)]))
+        blocks.append(Charts([charts.each("F1 of each finding", "F1", grade.floor.value, grade.per_label)]))
     return [
         *blocks,
         scores("Further metrics", "metric", own.items()),
