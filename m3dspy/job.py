@@ -286,6 +286,9 @@ class Candidate:
             changed["budget"] = limits.dollars
         if limits.calls is not None:
             changed["max_calls"] = limits.calls
+        if named := self.request.weights:
+            task = json.loads((given.data / "task.json").read_text())["task"]
+            changed["weights"] = named if weights.task_of(named) == task else None
         return self.request.model_copy(update=changed)
 
     def taken_up(self, asked: Request, folder: Path) -> Run:

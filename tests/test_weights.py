@@ -1,5 +1,6 @@
 """Pretrained weights are named, or fit a network, or are refused in one line."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,9 @@ from monai.networks.nets import resnet
 from safetensors.torch import save_file
 
 from m3dspy.errors import UsageError
+from m3dspy.job import Candidate
+from m3dspy.m3bench.candidate import Assignment
+from m3dspy.signatures.values import Request
 from m3dspy.workspace import weights
 from m3dspy.workspace.emit import networks
 from m3dspy.workspace.networks import medicalnet, timm_backbone
@@ -145,6 +149,16 @@ def test_weights_choose_the_network_of_a_diagnosis(tmp_path):
     assert weights.backbone(given, "cnn") == weights.backbone("openai", "clip_vit_b16") == ""
     assert file_of(given, "timm_backbone") == path
     assert weights.file_in(given) == str(path) and weights.file_in("resnet50.a1_in1k") == "FILE"
+
+
+@pytest.mark.parametrize("task", ["anomaly_detection", "classification", "segmentation"])
+def test_a_benchmark_of_all_tasks_gives_weights_to_those_they_are_for(tmp_path, task):
+    (tmp_path / "task.json").write_text(json.dumps({"task": task}))
+    given = Assignment(request="r", data=tmp_path, out=tmp_path)
+    clip_file = clip(tmp_path, 768, 16)
+    for named, wanted in (("openai", "anomaly"), (clip_file, "anomaly"), ("resnet50.a1_in1k", "class")):
+        asked = Candidate(Request(text="-", data=".", weights=named), force=False).asked(given, "r", tmp_path)
+        assert asked.weights == (named if task.startswith(wanted) else None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from m3dspy.errors import UsageError
-from m3dspy.signatures.values import NetworkEntry
+from m3dspy.signatures.values import NetworkEntry, Task
 from m3dspy.workspace.emit import constants, networks
 
 MEDICALNET = tuple(f"medicalnet_resnet{depth}" for depth in (10, 18, 34, 50))
@@ -50,6 +50,11 @@ def full(weights: str) -> str:
     if file is None or not file.is_file():
         return weights
     return f"{name}={file.resolve()}" if name else str(file.resolve())
+
+
+def task_of(weights: str) -> Task:
+    """What they are for: a CLIP's for anomaly detection, others for a diagnosis."""
+    return "classification" if _is_backbone(_parts(weights)[0]) else "anomaly_detection"
 
 
 def file_in(weights: str) -> str:
