@@ -7,41 +7,18 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import torch
+from trained_runs import SEGMENT, finished
 
 from m3dspy.errors import RunFailed, UsageError
-from m3dspy.m3bench.reference import trained
-from m3dspy.programs.builder import Script
-from m3dspy.signatures.values import Design, Grade, Index, Item, Outcome, Plan, Request, Score, Source
+from m3dspy.signatures.values import Design, Index, Item, Request
 from m3dspy.workspace import emit, exporting, training
 from m3dspy.workspace.exporting import bundle
 from m3dspy.workspace.runs import Run
 
 TEMPLATES = Path(emit.__file__).parent / "templates"
-DESIGN = Design(
-    template="segment",
-    network="unet",
-    dims=3,
-    size=(16, 16, 16),
-    spacing=(1, 1, 1),
-    intensity="percentile",
-    loss="dice_ce",
-    lr=5e-3,
-    batch=2,
-    epochs=2,
-)
-PLAN = Plan(
-    task="segmentation",
-    goal="Mark the ball and the cube.",
-    modality="CT",
-    dims=3,
-    images="image#.nii.gz",
-    labels=("ball", "cube"),
-    source=Source(kind="masks", path="mask#.nii.gz"),
-)
 
 
 def beside(name: str):
@@ -52,42 +29,10 @@ def beside(name: str):
     return module
 
 
-def items(root: Path) -> Index:
-    """Noisy volumes that hold a ball and a cube in turned axes, of different sizes."""
-    random, found = np.random.default_rng(0), []
-    for i in range(8):
-        shape = np.array([24, 20, 18]) + i % 3
-        x, y, z = np.mgrid[: shape[0], : shape[1], : shape[2]] - random.uniform(7, 9, 3)[:, None, None, None]
-        mask = np.zeros(shape, np.uint8)
-        mask[np.maximum(abs(x - 8), np.maximum(abs(y - 4), abs(z))) < 4] = 2
-        mask[x**2 + y**2 + z**2 < 25] = 1
-        affine = np.diag([[1.0, 1, 1, 1], [-1, -1, 1.2, 1]][i % 2])
-        image = np.array([0, 100, -100])[mask] + random.normal(0, 50, mask.shape)
-        nibabel.save(nibabel.Nifti1Image(image.astype(np.int16), affine), root / f"image{i}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(mask, affine), root / f"mask{i}.nii.gz")
-        found.append(Item(id=f"case{i}", patient=f"p{i}", image=f"image{i}.nii.gz", label=f"mask{i}.nii.gz"))
-    given = {"training": found[:4], "validation": found[4:6], "test": found[6:]}
-    return Index(task="segmentation", labels=PLAN.labels, values=(1, 2), **{k: tuple(v) for k, v in given.items()})
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of seconds: two epochs of a small U-Net."""
-    home = tmp_path_factory.mktemp("run")
-    root = home / "data"
-    root.mkdir()
-    index = items(root)
-    made = Run.create(Request(text="mark them", data=str(root)), home / "runs")
-    half = Score(value=0.5, low=0.4, high=0.6)
-    grade = Grade(metric="mean Dice", score=half, floor=half, cases=2, patients=2, s1=True, s2=False)
-    stages = {"plan": PLAN, "index": index, "design": DESIGN, "script": Script(trusted=True)}
-    for name, value in (stages | {"outcome": Outcome(status="done", grade=grade, phantom=True)}).items():
-        made.commit(name, value)
-    (home / "training").mkdir()
-    out = trained(DESIGN, index, root, home / "training", width=4)
-    out.rename(made.folder / "model")
-    (home / "training" / "code").rename(made.folder / "code")
-    return made
+    return finished(tmp_path_factory.mktemp("run"), SEGMENT, width=4)
 
 
 def export(run: Run, form: str, out: Path) -> str:
@@ -175,8 +120,9 @@ def test_monais_own_command_gives_the_files_that_predict_gives(run, tmp_path):
 def test_the_metadata_say_what_the_model_is_and_is_not(run):
     found = bundle.metadata(run)
     assert found["phantom"] is True
+    assert "timm" not in found["required_packages_version"]
     assert "not for diagnosis" in found["intended_use"] and "PHANTOM" in found["intended_use"]
-    assert found["eval_metrics"] == {"mean Dice": 0.5, "mean Dice, 95 % interval": [0.4, 0.6], "cases": 2}
+    assert found["eval_metrics"] == {"score": 0.5, "score, 95 % interval": [0.4, 0.6], "cases": 2}
     channels = found["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert channels == {"0": "background", "1": "ball", "2": "cube"}
     other = run.load("index", Index)
@@ -185,6 +131,12 @@ def test_the_metadata_say_what_the_model_is_and_is_not(run):
     assert bundle.split_hash(moved) != found["split_sha256"] == bundle.split_hash(other)
     text = json.dumps(found)
     assert not any(item.id in text or item.image in text for item in other.test)
+
+
+def test_a_network_of_timm_names_timm(run, monkeypatch):
+    design, load = run.load("design", Design).model_copy(update={"network": "timm_backbone"}), run.load
+    monkeypatch.setattr(run, "load", lambda name, kind: design if name == "design" else load(name, kind))
+    assert "timm" in bundle.needed(run)
 
 
 # ------------------------------------------------------------------------------------------------ what cannot be

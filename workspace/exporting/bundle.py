@@ -78,7 +78,7 @@ def metadata(run: Run) -> dict[str, Any]:
         "monai_version": version("monai"),
         "pytorch_version": version("torch"),
         "numpy_version": version("numpy"),
-        "required_packages_version": {name: version(name) for name in NEEDED},
+        "required_packages_version": {name: version(name) for name in needed(run)},
         "supported_apps": {},
         "name": run.id,
         "task": f"{plan.task}, {plan.modality}",
@@ -94,6 +94,12 @@ def metadata(run: Run) -> dict[str, Any]:
         "seed": run.load("request", Request).seed,
         "network_data_format": {"inputs": {"image": _input(run)}, "outputs": {"pred": _output(run)}},
     }
+
+
+def needed(run: Run) -> list[str]:
+    """The packages that the bundle imports beside PyTorch and NumPy."""
+    network = run.load("design", Design).network
+    return [*NEEDED, *(["timm"] if constants(network).get("WEIGHTS") == "timm" else [])]
 
 
 def _metrics(grade: Grade) -> dict[str, Any]:
@@ -150,7 +156,7 @@ def readme(run: Run) -> str:
             "From this folder, on a folder of images:",
             "",
             "```",
-            f"pip install {' '.join(NEEDED)}",
+            f"pip install {' '.join(needed(run))}",
             "python -m monai.bundle run --config_file configs/inference.json --meta_file configs/metadata.json \\",
             "    --bundle_root . --dataset_dir IMAGES --output_dir ANSWERS",
             "```",
