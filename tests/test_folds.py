@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from test_exporting import DESIGN, items
+from trained_runs import SEGMENT, cases
 
 from m3dspy.m3bench.grade import out_of_fold
 from m3dspy.m3bench.reference import trained
@@ -12,10 +12,9 @@ from m3dspy.m3bench.reference import trained
 @pytest.mark.slow
 def test_the_out_of_fold_score_is_that_of_the_answers_to_training_and_validation_cases(tmp_path):
     root, home = tmp_path / "data", tmp_path / "home"
-    root.mkdir()
     home.mkdir()
-    index = items(root)
-    answers = trained(DESIGN, index, root, home, folds=2, width=4) / "validation"
+    index = cases(root, "segmentation")
+    answers = trained(SEGMENT, index, root, home, folds=2, width=4) / "validation"
     found = out_of_fold(index, root, answers)
     dice = []
     for item in (*index.training, *index.validation):
@@ -34,8 +33,8 @@ def test_a_task_that_cannot_be_folded_is_trained_once_and_says_so(tmp_path):
     from m3dspy.workspace.runs import Run
 
     run = Run.create(Request(text="few-shot", data=str(tmp_path), folds=5), tmp_path / "runs")
-    run.commit("design", DESIGN.model_copy(update={"template": "report"}))
+    run.commit("design", SEGMENT.model_copy(update={"template": "report"}))
     assert job._folds(run, run.load("request", Request)) == {}
     assert "--folds 5: a model of the template report has one fold." in [event.get("text") for event in run.events()]
-    run.commit("design", DESIGN)
+    run.commit("design", SEGMENT)
     assert job._folds(run, run.load("request", Request)) == {"folds": 5}

@@ -70,11 +70,10 @@ def series(folder: Path, number: int) -> None:
         pydicom.dcmwrite(folder / f"{z * 7 % 31:03d}.dcm", file, enforce_file_format=True)
 
 
-def finished(home: Path, design: Design, **settings: object) -> Run:
-    """A run that is done: two epochs on eight volumes, of which the last two are held out."""
-    root, items = home / "data", []
+def cases(root: Path, task: str) -> Index:
+    """Eight volumes with masks and labels, of which the last two are held out."""
     root.mkdir(parents=True)
-    task = "segmentation" if design.template == "segment" else "classification"
+    items = []
     for number in range(8):
         image, mask, affine = volume(number)
         nibabel.save(nibabel.Nifti1Image(image, affine), root / f"image{number}.nii.gz")
@@ -82,7 +81,13 @@ def finished(home: Path, design: Design, **settings: object) -> Run:
         label = f"mask{number}.nii.gz" if task == "segmentation" else LABELS[task][1 - number % 2]
         items.append(Item(id=f"case{number}", patient=f"p{number}", image=f"image{number}.nii.gz", label=label))
     split = {"training": tuple(items[:4]), "validation": tuple(items[4:6]), "test": tuple(items[6:])}
-    index = Index(task=task, labels=LABELS[task], values=(1, 2) if task == "segmentation" else (), **split)
+    return Index(task=task, labels=LABELS[task], values=(1, 2) if task == "segmentation" else (), **split)
+
+
+def finished(home: Path, design: Design, **settings: object) -> Run:
+    """A run that is done: two epochs on these volumes."""
+    root, task = home / "data", "segmentation" if design.template == "segment" else "classification"
+    index = cases(root, task)
     run = Run.create(Request(text="Say what is there.", data=str(root)), home / "runs")
     where = {"kind": "masks", "path": "mask#.nii.gz"}
     source = Source(**where) if task == "segmentation" else Source(kind="table", path="t.csv", file_column="image")
