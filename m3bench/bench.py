@@ -40,6 +40,7 @@ from m3dspy.workspace.runs import write_atomic
 M3BUILDER = (66, 70)
 REFERENCES = Path(__file__).with_name("references.json")
 ENOUGH = 0.9  # of the reference, for S3
+LEAK = "a leak"  # how a note ends that says so
 PACKAGES = ("m3dspy", "numpy", "scipy", "torch", "monai", "optuna", "dspy", "litellm", "nibabel")
 
 
@@ -63,6 +64,11 @@ class Round(Value):
     notes: tuple[str, ...] = Field(default=(), description="what a reader of the score must know")
     seconds: float = Field(default=0.0, description="wall time of the candidate")
     versions: dict[str, str] = Field(default_factory=dict, description="Python and packages")
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the examiner found that it knew what it could not."""
+        return any(LEAK in note for note in self.notes)
 
     @property
     def optimism(self) -> float | None:
@@ -282,7 +288,7 @@ def _doubts(released: Release, submission: Submission, grade: Grade) -> list[str
     """What the candidate claims and cannot be so."""
     claimed, found = submission.claimed, []
     if grade.above_oracle:
-        found.append("above the oracle: a leak")
+        found.append(f"above the oracle: {LEAK}")
     if claimed is None:
         return found
     if claimed.low > grade.score.value:
@@ -291,7 +297,7 @@ def _doubts(released: Release, submission: Submission, grade: Grade) -> list[str
     if oracle is None:  # the claim is about other cases, so that only what chance does not explain counts
         oracle, certain = released.oracle(), claimed.low
     if oracle is not None and certain > oracle + ABOVE_ORACLE:
-        found.append("claims more than the phantom allows: a leak")
+        found.append(f"claims more than the phantom allows: {LEAK}")
     return found
 
 
@@ -313,7 +319,7 @@ def _divided(released: Release, path: Path) -> str:
             if known := patient.get(_first(item)):
                 splits.setdefault(known, set()).add(split)
     divided = sum(len(found) > 1 for found in splits.values())
-    return f"{divided} patients stand in two splits of its index" if divided else ""
+    return f"{divided} patients stand in two splits of its index: {LEAK}" if divided else ""
 
 
 def _first(item: Item) -> str:

@@ -33,7 +33,7 @@ class Standing(Value):
     """One row. s3: of the rounds whose dataset has a reference.  groups: S1 by group of datasets.
 
     shared: S1 on M3Builder's 14 datasets.  seconds, calls, dollars: of all rounds; dollars None: a price is not
-    known.  leaks: rounds above what the phantom allows, or that claim it.  p_s1, p_s2: of S1 or S2 being that of
+    known.  leaks: rounds in which the examiner found one.  p_s1, p_s2: of S1 or S2 being that of
     the row it is compared with; None for that row itself, and where nothing can be compared.
     """
 
@@ -131,19 +131,13 @@ def standing(name: str, rounds: Sequence[_Kept]) -> Standing:
         seconds=sum(found.seconds for found in there),
         calls=sum(found.submission.calls for found in there),
         dollars=None if None in dollars else sum(filter(None, dollars)),
-        leaks=sum(_leaks(found) for found in there),
+        leaks=sum(found.leaks for found in there),
     )
 
 
 def _rate(rounds: Iterable[_Kept], reached: Callable) -> Success:
     counted = [bool(kept.round and kept.round.grade and reached(kept.round.grade)) for kept in rounds]
     return success(sum(counted), len(counted))
-
-
-def _leaks(found: Round) -> bool:
-    claimed = found.submission.claimed
-    above = claimed is not None and found.oracle is not None and claimed.value > found.oracle
-    return above or bool(found.grade and found.grade.above_oracle)
 
 
 def group_of(task: BenchTask) -> str:
@@ -207,7 +201,7 @@ def markdown(board: Board) -> str:
                     "" if row.seconds is None else f"{row.seconds / 60 / max(row.runs, 1):.1f}",
                     _p_text(row.p_s1),
                     _p_text(row.p_s2),
-                    f"**{row.leaks} above what the phantom allows: a leak**" if row.leaks else "",
+                    f"**a leak in {row.leaks}**" if row.leaks else "",
                 ]
                 for row in board.rows
             ],

@@ -168,7 +168,7 @@ def test_an_index_that_divides_a_patient_costs_its_role(tmp_path, data):
     candidate = Knows(Submission(index=tmp_path / "index.json", roles=roles))
     (adni,) = bench(candidate, TASKS[:1], 1, tmp_path / "out", data=data).rows
     assert (adni.roles["task_manager"].successes, adni.roles["data_engineer"].successes) == (1, 0)
-    assert "1 patients stand in two splits of its index" in adni.notes
+    assert "1 patients stand in two splits of its index: a leak" in adni.notes
 
 
 def test_s3_is_nine_tenths_of_the_reference(tmp_path, data, monkeypatch):

@@ -11,9 +11,9 @@ from m3dspy.m3bench.task import find
 from m3dspy.signatures.values import Grade, Score
 
 
-def a_round(dataset, number, s1=True, s2=True, s3=None, above=False, claimed=None, phantom=True, **told):
+def a_round(dataset, number, s1=True, s2=True, s3=None, notes=(), claimed=None, phantom=True, **told):
     score = Score(value=0.7, low=0.6, high=0.8)
-    grade = Grade(metric="m", score=score, floor=score, cases=9, patients=9, s1=s1, s2=s2, s3=s3, above_oracle=above)
+    grade = Grade(metric="m", score=score, floor=score, cases=9, patients=9, s1=s1, s2=s2, s3=s3)
     submission = Submission(
         **{"lm": "rules", "program": "as written", **told},
         claimed=claimed and Score(value=claimed, low=claimed, high=claimed),
@@ -28,6 +28,7 @@ def a_round(dataset, number, s1=True, s2=True, s3=None, above=False, claimed=Non
         submission=submission,
         grade=grade,
         oracle=0.9,
+        notes=notes,
         roles={"task_manager": s1},
         seconds=60,
     )
@@ -45,11 +46,11 @@ def a_bench(folder, rounds, names=("ADNI", "Liver"), count=2, name="m3dspy"):
 
 @pytest.fixture
 def ours(tmp_path):
-    """Three rounds of four: one is missing, one has no S2, and one claims more than its phantom allows."""
+    """Three rounds of four: one is missing, one has no S2, one is a leak, and the claim of another may be luck."""
     rounds = [
-        a_round("ADNI", 0, s3=True, dollars=0.5, calls=3, claimed=0.95),
+        a_round("ADNI", 0, s3=True, dollars=0.5, calls=3, notes=("claims more than the phantom allows: a leak",)),
         a_round("ADNI", 1, s2=False, s3=False, dollars=0.25, calls=4),
-        a_round("Liver", 0, dollars=0.0),
+        a_round("Liver", 0, dollars=0.0, claimed=0.91),
     ]
     return a_bench(tmp_path / "ours", rounds)
 
@@ -92,7 +93,7 @@ def test_the_text_marks_phantoms_and_leaks(ours):
     line = next(line for line in text.splitlines() if "as written" in line)
     assert "**phantom**" in line
     assert "3/4 [30%, 95%]" in line
-    assert "1 above what the phantom allows: a leak" in line
+    assert "**a leak in 1**" in line
     assert "66/70 [86%, 98%]" in text
     assert "arXiv:2502.20301" in text
     assert "| M3Builder, Claude-3.7-Sonnet | 13/15 [62%, 96%] |" in text
