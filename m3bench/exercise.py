@@ -195,7 +195,7 @@ def plan_of(
             "labels": index.labels,
             "label_values": facts.values,
             "source": source,
-            "patient": keys[0] if facts.patient else None,
+            "patient": next(iter(keys), None) if facts.patient else None,
             "caps": facts.caps,
             "sided": facts.sided,
             **(few if anomalies else texts),

@@ -232,6 +232,24 @@ def test_the_patient_is_read_off_the_file_name(tmp_path):
     assert (key.where, key.part, key.patients, key.images) == ("file name", r"^(\d+)_", 12, 36)
 
 
+@pytest.mark.parametrize(
+    ("counts", "known"),
+    [
+        ([[1], [1, 2], [1], [1], [1], [1], [1], [1], [1], [1], [1]], True),
+        ([[0], [0, 1], [0], [0], [0], [0], [0], [0], [0], [0], [0]], True),
+        ([[1], [1, 3], [1], [1], [1], [1], [1], [1], [1], [1], [1]], False),  # a number that counts nothing
+        ([[5], [1, 2], [7], [3], [8], [2], [9], [4], [6], [3], [8]], False),
+        ([[1], [1], [1], [1], [1], [1], [1], [1], [1], [1], [1]], False),  # each is a patient's only one
+    ],
+)
+def test_few_patients_with_a_second_image_are_known_by_how_images_are_counted(tmp_path, counts, known):
+    for patient, numbers in enumerate(counts):
+        for number in numbers:
+            png(tmp_path / f"P{17 * patient + 100}_{number}_image.png")
+    keys = look(tmp_path).patients
+    assert [key.part for key in keys] == ([r"^(P\d+)_"] if known else [])
+
+
 def test_a_dicom_folder_is_one_volume(tmp_path):
     for patient in range(3):
         for number in range(4):

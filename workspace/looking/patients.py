@@ -122,8 +122,9 @@ def _file_name(cases: Sequence[str]) -> PatientKey | None:
         hits = [re.search(rule, name) for name in names]
         if not all(hits):
             continue
-        patients = len({hit[1] for hit in hits if hit})
-        if patients < LEAST_PATIENTS or len(names) < LEAST_REPEATS * patients:
+        found = [hit[1] for hit in hits if hit]
+        patients = len(set(found))
+        if patients < LEAST_PATIENTS or not (len(names) >= LEAST_REPEATS * patients or _counted(names, found)):
             continue
         key = PatientKey(where="file name", part=rule, patients=patients, images=len(names))
         if patients >= ENOUGH_PATIENTS:
@@ -131,6 +132,21 @@ def _file_name(cases: Sequence[str]) -> PatientKey | None:
         if best is None or patients > best.patients:
             best = key
     return best
+
+
+def _counted(names: Sequence[str], patients: Sequence[str]) -> bool:
+    """Whether somebody has several images, and everybody's are counted from 0 or 1 on: P7_1, P7_2, P8_1, P9_1."""
+    counts: dict[str, list[int]] = {}
+    for name, patient in zip(names, patients, strict=True):
+        hit = re.search(r"(\d+)\D*$", stem(name))
+        counts.setdefault(patient, []).append(int(hit[1]) if hit else -1)
+    ordered = [sorted(found) for found in counts.values()]
+    first = ordered[0][0]
+    return (
+        first in (0, 1)
+        and len(counts) < len(names)
+        and all(found == list(range(first, first + len(found))) for found in ordered)
+    )
 
 
 def _searched(rule: str, case: str) -> str:
