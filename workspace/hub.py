@@ -76,8 +76,8 @@ def _kept(stream: Any, path: Path, limit: int | None) -> int:
 
 def _rows(stream: Any, pictures: list[str]) -> Iterator[dict[str, Any]]:
     """The rows, with every picture's bytes."""
-    import fsspec
     from datasets import Image
+    from fsspec.core import url_to_fs
 
     for column in pictures:
         stream = stream.cast_column(column, Image(decode=False))
@@ -86,8 +86,8 @@ def _rows(stream: Any, pictures: list[str]) -> Iterator[dict[str, Any]]:
             for column in pictures:
                 picture = row[column]
                 if picture and picture["bytes"] is None:
-                    with fsspec.open(picture["path"], "rb") as file:
-                        row[column] = {"bytes": file.read(), "path": Path(picture["path"]).name}
+                    files, path = url_to_fs(picture["path"])
+                    row[column] = {"bytes": files.cat_file(path), "path": Path(picture["path"]).name}
             yield row
     except OSError as error:
         raise DataError(
