@@ -40,7 +40,7 @@ def _streams(name: str, config: str | None) -> dict[str, Any]:
 
     try:
         splits = load_dataset(name, config, streaming=True)
-        return {split: stream if stream.features else stream._resolve_features() for split, stream in splits.items()}
+        return {str(name): s if s.features else s._resolve_features() for name, s in splits.items()}
     except Exception as error:  # whatever a hub or a proxy answers
         reason = " ".join(str(error).split()).rstrip(".")[:300]
         raise UsageError(
