@@ -48,6 +48,8 @@ def test_so_many_of_the_first_rows_of_each_split(copy, tmp_path):
     assert hub.pull(str(copy), tmp_path / "pulled", limit=5) == {"train": 5, "test": 5}
     rows = parquet.read_table(tmp_path / "pulled" / "test-00000-of-00001.parquet").to_pylist()
     assert [row["age"] for row in rows] == [40, 41, 42, 43, 44]
+    with pytest.raises(UsageError, match=r'is of another pull: .*"limit": 5\}\. Give a new folder\.'):
+        hub.pull(str(copy), tmp_path / "pulled")
 
 
 def test_a_stream_that_ends_early_leaves_no_split_behind_and_whole_ones_are_not_fetched_again(

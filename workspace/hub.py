@@ -4,6 +4,7 @@ No code of the dataset is run. Pictures stay as they are stored, byte for byte; 
 `workspace.unpacking.hugging_face`, in the sandbox, as any other folder.
 """
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from m3dspy.errors import DataError, UsageError
 from m3dspy.workspace.runs import disk
 
+NOTE = b"m3dspy"  # in a file: what was asked for
 ROWS = 64  # that are held at a time
 
 
@@ -20,17 +22,19 @@ def pull(name: str, folder: Path, config: str | None = None, limit: int | None =
 
     Args: name: `organisation/dataset`, or a local folder of pictures or Parquet files.  config: one of several that the
           dataset has.  limit: rows of each split.
-    Raises: UsageError: there is no such dataset, it cannot be reached, or it has several configurations.  DataError: it
-            holds no pictures, or ends early.
+    Raises: UsageError: there is no such dataset, it cannot be reached, it has several configurations, or the folder
+            holds another or another part of it.  DataError: it holds no pictures, or ends early.
     """
     splits = _streams(name, config)
     if not any(_pictures(stream.features) for stream in splits.values()):
         columns = ", ".join(next(iter(splits.values())).features or ())
         raise DataError(f"{name} holds no pictures: its columns are {columns or 'not named'}. Choose another dataset.")
+    asked = json.dumps({"name": name, "config": config, "limit": limit}).encode()
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return {
-            split: _kept(stream, folder / f"{split}-00000-of-00001.parquet", limit) for split, stream in splits.items()
+            split: _kept(stream, folder / f"{split}-00000-of-00001.parquet", limit, asked)
+            for split, stream in splits.items()
         }
 
 
@@ -40,7 +44,7 @@ def _streams(name: str, config: str | None) -> dict[str, Any]:
 
     try:
         splits = load_dataset(name, config, streaming=True)
-        return {str(name): s if s.features else s._resolve_features() for name, s in splits.items()}
+        return {str(split): s if s.features else s._resolve_features() for split, s in splits.items()}
     except Exception as error:  # whatever a hub or a proxy answers
         reason = " ".join(str(error).split()).rstrip(".")[:300]
         raise UsageError(
@@ -55,15 +59,20 @@ def _pictures(features: Any) -> list[str]:
     return [column for column, kind in (features or {}).items() if isinstance(kind, Image)]
 
 
-def _kept(stream: Any, path: Path, limit: int | None) -> int:
-    """Rows of a split, in one Parquet file that appears when it is whole."""
+def _kept(stream: Any, path: Path, limit: int | None, asked: bytes) -> int:
+    """Rows of a split, in one Parquet file that appears when it is whole. Args: asked: what it is noted to be."""
     import pyarrow
     from pyarrow import parquet
 
     if path.is_file():
+        if (noted := (parquet.read_schema(path).metadata or {}).get(NOTE)) != asked:
+            raise UsageError(
+                f"{path} is of another pull: {(noted or b'of nobody knows what').decode()}. Give a new folder."
+            )
         return parquet.read_metadata(path).num_rows
     unborn, count = path.with_suffix(".tmp"), 0
     schema = stream.features.arrow_schema
+    schema = schema.with_metadata({**(schema.metadata or {}), NOTE: asked})
     with parquet.ParquetWriter(unborn, schema) as writer:
         rows = _rows(stream, _pictures(stream.features))
         rows = rows if limit is None else islice(rows, limit)
