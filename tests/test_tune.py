@@ -384,6 +384,7 @@ print("weights:", path and path.read_text())
 
 def with_backbone(folder, script):
     run = make_run(folder)
+    run.commit("design", run.load("design", Design).model_copy(update={"network": "clip_vit_b16"}))
     (run.folder / "code" / "mvfa").mkdir()
     (run.folder / "code" / "train.py").write_text(script)
     return run
