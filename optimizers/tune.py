@@ -1,6 +1,6 @@
 """Optuna over the search space of an emitted script.
 
-One controller asks and tells. The trials are carried out through a `concurrent.futures.Executor`: by default by warm
+One controller asks and tells, the defaults first. The trials are carried out through a `concurrent.futures.Executor`: by default by warm
 workers in threads of this process; by a pool of other processes or machines where one is given, which must see the run
 folder. They read the study from its storage, report each epoch to it and prune themselves.
 
@@ -42,7 +42,8 @@ from m3dspy.workspace import private, training, untrusted
 from m3dspy.workspace.runs import Run, disk
 from m3dspy.workspace.workers import Worker
 
-STARTUP = 4  # trials before TPE and the pruner have a say; the first of them is the design as it stands
+STARTUP = 4  # trials before TPE has a say; the first of them is the design as it stands
+RATE = 3  # of the trials that come to a rung, one in so many goes on
 State = Literal["complete", "pruned", "failed"]
 STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -97,8 +98,8 @@ def tune(
 ) -> Tuned:
     """Bring the run's study to `trials` trials, and commit what it found.
 
-    The first trial has the script's defaults. Each trains for a third of the design's epochs, two at least. One that is
-    pruned ends within a step; one that fails is kept with its reason, and the next begins.
+    The first trial has the script's defaults. Each trains for a third of the design's epochs, two at least, if `Halving`
+    lets it. One that is pruned ends within a step; one that fails is kept with its reason, and the next begins.
 
     Args:
         minutes: wall time of all trials together, after which none is begun; the first always is.
@@ -322,7 +323,7 @@ def _opened(run: Run, storage: str, create: bool = False) -> optuna.Study:
     """The run's study. Args: storage: the path of a journal, or a database that other runs may share."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = run.id if "://" in storage else "tune"
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=_epochs(run) // 3)
+    pruner = Halving(_epochs(run))
     place = storage_of(storage)
     if create:
         return optuna.create_study(
@@ -344,6 +345,38 @@ def _ask_again(study: optuna.Study, space: dict[str, BaseDistribution]) -> None:
             lost = trial.user_attrs.get("lost", 0) + 1
             study.enqueue_trial(params, user_attrs={"k": k, "lost": lost})
         study.tell(trial.number, state=TrialState.FAIL)
+
+
+class Halving(optuna.pruners.BasePruner):
+    """Asynchronous successive halving: after a ninth and a third of the epochs only the best third goes on.
+
+    A trial is compared, by its best score so far, with all that have come as far; of the first few the best alone goes
+    on. Unlike Optuna's SuccessiveHalvingPruner it counts no interrupted trial, which is there once more since it was
+    begun again, so that a study that was killed ends as one that was not.
+
+    Source: Li et al. 2020, arXiv:1810.05934.
+    """
+
+    def __init__(self, epochs: int):
+        self.rungs = {ceil(epochs / RATE**2), ceil(epochs / RATE)}
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial, which has just reported an epoch, is to end."""
+        reached = len(trial.intermediate_values)
+        if reached not in self.rungs:
+            return False
+        rivals = [
+            _best(other, reached)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and len(other.intermediate_values) >= reached and not _interrupted(other)
+        ]
+        better = sum(rival > _best(trial, reached) for rival in rivals)
+        return better >= max(1, (len(rivals) + 1) // RATE)
+
+
+def _best(trial: FrozenTrial, epochs: int) -> float:
+    """The best score of its first epochs."""
+    return max(score for epoch, score in trial.intermediate_values.items() if epoch < epochs)
 
 
 def _interrupted(trial: FrozenTrial) -> bool:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from m3dspy.errors import DataError, M3Error, RunFailed
 from m3dspy.optimizers.storage import journal_storage
-from m3dspy.optimizers.tune import tune
+from m3dspy.optimizers.tune import Halving, tune
 from m3dspy.signatures.values import Design, Fingerprint, Index, Item, Plan, Request, Source, Tuned
 from m3dspy.workspace import training
 from m3dspy.workspace.runs import Run
@@ -177,12 +178,37 @@ def test_more_trials_go_on_from_those_there_are(tmp_path):
 
 
 def test_a_pruned_trial_stops_its_script(tmp_path):
-    run = make_run(tmp_path, pause="if epoch == 2: time.sleep(0.2)")
+    run = make_run(tmp_path, pause="if epoch == 1: time.sleep(0.2)")
     pruned = [trial for trial in tuned(run, 9).trials if trial.state == "pruned"]
     assert pruned
     for trial in pruned:
-        assert len(trial.curve) == 2
-        assert run.log(f"trial-{trial.number:03d}").read_text().count('"epoch"') == 2
+        assert len(trial.curve) == 1
+        assert run.log(f"trial-{trial.number:03d}").read_text().count('"epoch"') == 1
+
+
+def told(study, scores, interrupted=False):
+    """A trial that reports these scores until it is pruned; how many it reported."""
+    trial = study.ask()
+    for epoch, score in enumerate(scores):
+        trial.report(score, epoch)
+        if trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return epoch + 1
+    if not interrupted:
+        trial.set_user_attr("reason", "")
+    study.tell(trial, None if interrupted else max(scores), TrialState.FAIL if interrupted else None)
+    return len(scores)
+
+
+def test_after_a_ninth_and_a_third_of_the_epochs_the_best_third_goes_on():
+    study = optuna.create_study(direction="maximize", pruner=Halving(9))  # rungs: 1 and 3 epochs
+    assert told(study, [0.5] * 9) == 9
+    assert told(study, [0.4] * 9) == 1  # of two the best goes on
+    assert told(study, [0.9] * 9, interrupted=True) == 9  # nobody's rival
+    assert told(study, [0.6, 0.3, 0.4, *[0.9] * 6]) == 9  # its best is 0.6 after one epoch and after three
+    assert told(study, [0.55] * 9) == 1
+    assert told(study, [0.58] * 9) == 1  # one of five goes on
+    assert told(study, [0.59] * 9) == 3  # two of six, then one of three
 
 
 # ------------------------------------------------------------------------------------------------ failures
@@ -205,7 +231,7 @@ def test_if_all_fail_that_is_one_clear_error_and_a_resumed_run_tries_again(tmp_p
         tuned(run, 2)
     script = run.folder / "code" / "train.py"
     script.write_text(script.read_text().replace("raise ValueError", "str"))
-    assert states(tuned(run, 2)) == ["complete", "complete"]
+    assert states(tuned(run, 2)) == ["complete", "pruned"]
 
 
 @pytest.mark.parametrize(
@@ -258,12 +284,12 @@ with run.lock():
 
 def test_a_tuning_that_was_killed_and_resumed_finds_what_a_straight_one_finds(tmp_path):
     run = make_run(tmp_path / "killed", pause="time.sleep(0.2)")
-    tune_until(run, lambda event: event.get("attempt") == "trial-002" and event["epoch"] == 1)
-    tune_until(run, lambda event: event.get("attempt") == "trial-004")
+    tune_until(run, lambda event: event.get("attempt") == "trial-000" and event["epoch"] == 1)
+    tune_until(run, lambda event: event.get("attempt") == "trial-003")
     with run.lock():
         found = tuned(run, 6)
     assert timeless(found) == timeless(tuned(make_run(tmp_path / "straight"), 6))
-    assert "2 epochs kept" in run.log("trial-002").read_text()
+    assert "2 epochs kept" in run.log("trial-000").read_text()
     told = [(event["attempt"], event["epoch"]) for event in run.events() if event["kind"] == "epoch"]
     assert len(told) == len(set(told))
 
