@@ -36,7 +36,9 @@ def recipe(plan: Plan, group: Group, cases: int) -> Design:
     """The recipe for an expert's plan. Args: group: of the images.  cases: for training."""
     hounsfield = plan.modality == "CT" and set(group.units) == {"HU"}
     common: dict[str, Any] = {
-        "template": next(name for name, entry in emit.templates().items() if entry.task == plan.task),
+        "template": next(
+            name for name, entry in emit.templates().items() if entry.task == plan.task and not entry.needs
+        ),
         "dims": plan.dims,
         "channels": group.channels,
         "intensity": "window" if hounsfield else "zscore" if plan.modality == "MR" else "percentile",
@@ -47,7 +49,7 @@ def recipe(plan: Plan, group: Group, cases: int) -> Design:
     common["network"] = next(
         name
         for name, entry in emit.networks().items()
-        if entry.task == plan.task and plan.dims in entry.dims and entry.size == "small"
+        if entry.task == plan.task and plan.dims in entry.dims and entry.size == "small" and not entry.template
     )
     return Design.model_validate(common | _OF_TASK[plan.task](plan, group, cases))
 

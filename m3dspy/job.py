@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +37,7 @@ from m3dspy.optimizers.tune import tune
 from m3dspy.programs import artifact
 from m3dspy.programs.builder import STAGES, Builder, Script
 from m3dspy.programs.lms.adapter import Chat
+from m3dspy.programs.lms.experts import words
 from m3dspy.programs.lms.ledger import Ledger, read_ledger
 from m3dspy.programs.lms.model import at_server, distinct, explain, preflight
 from m3dspy.signatures.values import AS_WRITTEN, ROLES, Design, Grade, Index, Item, Outcome, Request, Tuned, Value
@@ -94,11 +96,13 @@ def start(request: Request, home: Path, *, force: bool = False) -> Run:
     """A new run for a request; nothing is done yet but to copy its program.
 
     Args:   force: use the program whatever speaks against it.
-    Raises: UsageError: the dataset folder, the program, the weights or a language model is not there.  DataError: the
-            program is not to be used here.  M3Error: the storage or the cluster cannot be used.
+    Raises: UsageError: the dataset folder, the program, the weights, nnU-Net or a language model is not there.
+            DataError: the program is not to be used here.  M3Error: the storage or the cluster cannot be used.
     """
     if not Path(request.data).is_dir():
         raise UsageError(f"There is no folder {request.data}. Give the dataset folder with --data.")
+    if words.wants_nnunet(request.text) and find_spec("nnunetv2") is None:
+        raise UsageError("The request asks for nnU-Net, which is not installed: pip install 'm3dspy[nnunet]'")
     if request.weights:
         weights.check(request.weights)
     distinct(_lms(request).values(), Ledger(), request.api_base)

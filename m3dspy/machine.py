@@ -16,6 +16,7 @@ from m3dspy.workspace.sandbox import walls
 
 _EXTRAS = {  # what for
     "export": "m3dspy export",
+    "nnunet": "a request that asks for nnU-Net",
     "formats": "reading DICOM-SEG, COCO and MedMNIST",
     "cluster": "--cluster",
     "postgresql": "--storage postgresql://",

@@ -7,6 +7,7 @@ import dspy
 from pydantic import Field
 
 from m3dspy.programs.data_engineer import DataEngineer
+from m3dspy.programs.lms.experts import words
 from m3dspy.programs.lms.model import M3dLM
 from m3dspy.programs.model_trainer import ModelTrainer
 from m3dspy.programs.module_architect import ModuleArchitect
@@ -143,7 +144,10 @@ def _sent_back(run: Run) -> str:
 
 def _offered(run: Run, plan: Plan) -> Catalogue:
     """What may be chosen for this plan: where weights were given, the networks that start from them."""
-    weights, offered = run.load("request", Request).weights, catalogue(plan.task)
+    request, offered = run.load("request", Request), catalogue(plan.task)
+    weights = request.weights
+    if words.wants_nnunet(request.text) and plan.task != "segmentation":
+        run.event("warning", text=f"nnU-Net is not used: it marks structures, and this is a {plan.task}.")
     if plan.task not in ("anomaly_detection", "classification"):
         if weights:
             run.event("warning", text=f"The weights {weights} are not used: nothing in a {plan.task} reads them.")

@@ -36,6 +36,8 @@ class ModuleArchitect(Role):
             problems = check_design(answer.design, index)
             if answer.design.network not in (offered := [network.name for network in catalogue.networks]):
                 problems.append(f"The network must be one of: {', '.join(offered)}.")
+            if answer.design.template not in (offered := [template.name for template in catalogue.templates]):
+                problems.append(f"The template must be one of: {', '.join(offered)}.")
             if answer.design.shots != plan.shots:
                 problems.append(f"The plan says shots {plan.shots}, the design {answer.design.shots}.")
             left_right = 0 if plan.dims == 3 else 1

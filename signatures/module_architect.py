@@ -24,6 +24,8 @@ class DesignTraining(dspy.Signature):
       to reproduce the paper, with its own loss, batch 1 and 50 epochs.
     - A report_generation sees the whole image, 128 x 128 or a small volume, and writes word by word: mirror no
       left-right axis, and train longer than for a classification.
+    - A template that `needs` a package only where the request asks for it by name: it plans size, spacing and batch
+      itself, so that yours do not count; tune nothing, and on a CPU take its preset `small`.
     - `space` names a few settings that matter (learning rate first), in ranges around the values you chose.
     """
 

@@ -441,6 +441,10 @@ class NetworkEntry(Value):
     pretrained: bool = Field(
         default=False, description="starts from weights that were given, and serves only with them"
     )
+    template: str | None = Field(
+        default=None,
+        description="the template that it belongs to, which has no other; None: any that has none of its own",
+    )
 
 
 class TemplateEntry(Value):
@@ -452,6 +456,9 @@ class TemplateEntry(Value):
     losses: tuple[str, ...]
     settings: dict[str, str]
     presets: tuple[str, ...] = ("default",)
+    needs: str | None = Field(
+        default=None, description="the package that does its work and plans it; for requests that ask for it by name"
+    )
 
 
 class Catalogue(Value):

@@ -6,6 +6,7 @@
 
 so that `diff` against the template shows every choice that was made. Templates and networks are read as text: looking
 at the catalogue imports no torch. A template is a file of templates/ with a constant TASK; a network, one of networks/.
+One with a constant NEEDS is offered only where that package is installed, and its networks name it: TEMPLATE.
 """
 
 import ast
@@ -14,6 +15,7 @@ import json
 import math
 import shutil
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ def templates() -> dict[str, TemplateEntry]:
                 losses=known["LOSSES"],
                 settings=settings,
                 presets=("default", *known.get("PRESETS", {})),
+                needs=known.get("NEEDS"),
             )
     return found
 
@@ -80,6 +83,7 @@ def networks() -> dict[str, NetworkEntry]:
             size=known["SIZE"],
             about=_about(path),
             pretrained="WEIGHTS" in known,
+            template=known.get("TEMPLATE"),
         )
     return found
 
@@ -100,10 +104,12 @@ def fields(template: str) -> tuple[str, ...]:
 
 
 def catalogue(task: Task | None = None) -> Catalogue:
-    """What the Module Architect may choose from, for one task or all."""
+    """What the Module Architect may choose from, for one task or all: what can run here."""
+    known = [entry for entry in templates().values() if entry.needs is None or find_spec(entry.needs)]
+    offered = {None, *(entry.name for entry in known)}
     return Catalogue(
-        templates=tuple(entry for entry in templates().values() if task in (None, entry.task)),
-        networks=tuple(entry for entry in networks().values() if task in (None, entry.task)),
+        templates=tuple(entry for entry in known if task in (None, entry.task)),
+        networks=tuple(e for e in networks().values() if task in (None, e.task) and e.template in offered),
     )
 
 
@@ -173,8 +179,15 @@ def _check_others(design: Design) -> list[str]:
 
 def _check_network(design: Design, index: Index, known: dict[str, NetworkEntry]) -> list[str]:
     problems, network = [], known[design.network]
-    serving = [name for name, entry in known.items() if entry.task == index.task and design.dims in entry.dims]
-    if design.network not in serving:
+    own = {entry.template for entry in known.values()} & {design.template}
+    fits = [name for name, entry in known.items() if entry.template == (design.template if own else None)]
+    serving = [name for name in fits if known[name].task == index.task and design.dims in known[name].dims]
+    if design.network not in fits and design.template in templates():
+        problems.append(
+            f"network {design.network} does not serve template {design.template}; "
+            f"use one of: {', '.join(serving) or 'none'}"
+        )
+    elif design.network not in serving:
         dims = " and ".join(f"{n}D" for n in network.dims)
         problems.append(
             f"network {design.network} serves {dims} {network.task}, not {design.dims}D {index.task}; "

@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from m3dspy.errors import DataError, RunFailed, UsageError, unknown
-from m3dspy.signatures.values import Index, Item, Request
+from m3dspy.signatures.values import Design, Index, Item, Request
 from m3dspy.workspace import execute, training, untrusted
+from m3dspy.workspace.emit import templates
 from m3dspy.workspace.exporting import bundle
 from m3dspy.workspace.runs import Run, dataset, disk, write_atomic
 
@@ -36,7 +37,7 @@ def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool) -> st
             left in `out`.
     """
     index, request = run.load("index", Index), run.load("request", Request)
-    _check(form, index, out)
+    _check(form, index, out, templates()[run.load("design", Design).template].needs)
     items = index.test[:CASES]
     root = dataset(run.folder, request)
     if not all((root / path).is_file() for item in items for path in _paths(item)):
@@ -55,7 +56,8 @@ def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool) -> st
     return said
 
 
-def _check(form: str, index: Index, out: Path) -> None:
+def _check(form: str, index: Index, out: Path, needs: str | None) -> None:
+    """Args: needs: the package that does the work of the run's template."""
     if form not in FORMS:
         raise UsageError(str(unknown("form", form, FORMS)))
     if index.task == "anomaly_detection":
@@ -63,6 +65,10 @@ def _check(form: str, index: Index, out: Path) -> None:
     if form != "bundle" and index.task not in GRAPHS:
         raise UsageError(
             f"A {index.task} cannot be exported to {form}: it writes word by word, which is no graph. Use --to bundle."
+        )
+    if form != "bundle" and needs:
+        raise UsageError(
+            f"A model of {needs} is planned, cut and put together by it, which no graph holds. Use --to bundle."
         )
     if missing := [package for package in FORMS[form] if find_spec(package) is None]:
         raise UsageError(f"--to {form} needs {', '.join(missing)}: pip install 'm3dspy[export]'")

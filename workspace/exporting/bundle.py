@@ -15,7 +15,7 @@ from typing import Any
 
 from m3dspy import __version__
 from m3dspy.signatures.values import SPLITS, Design, Grade, Index, Outcome, Plan, Request
-from m3dspy.workspace.emit import constants
+from m3dspy.workspace.emit import constants, templates
 from m3dspy.workspace.runs import Run
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -98,8 +98,9 @@ def metadata(run: Run) -> dict[str, Any]:
 
 def needed(run: Run) -> list[str]:
     """The packages that the bundle imports beside PyTorch and NumPy."""
-    network = run.load("design", Design).network
-    return [*NEEDED, *(["timm"] if constants(network).get("WEIGHTS") == "timm" else [])]
+    design = run.load("design", Design)
+    timm = ["timm"] if constants(design.network).get("WEIGHTS") == "timm" else []
+    return [*NEEDED, *timm, *filter(None, [templates()[design.template].needs])]
 
 
 def _metrics(grade: Grade) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _metrics(grade: Grade) -> dict[str, Any]:
 def _input(run: Run) -> dict[str, Any]:
     plan, design = run.load("plan", Plan), run.load("design", Design)
     divisor = constants(design.network).get("DIVISOR", {}).get(design.dims, 1)
-    whole = plan.task != "segmentation"
+    whole, own = plan.task != "segmentation", templates()[design.template].needs is not None
     return {
         "type": "image",
         "format": "hounsfield" if design.intensity == "window" else "magnitude",
@@ -118,7 +119,7 @@ def _input(run: Run) -> dict[str, Any]:
         "num_channels": design.channels,
         "spatial_shape": list(design.size) if whole else [f"{divisor}*n"] * design.dims,
         "dtype": "float32",
-        "value_range": [] if design.intensity == "zscore" else [-1, 1],
+        "value_range": [] if own or design.intensity == "zscore" else [-1, 1],
         "is_patch_data": not whole,
         "channel_def": {str(channel): f"image {channel}" for channel in range(design.channels)},
     }

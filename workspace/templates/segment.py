@@ -12,8 +12,6 @@ case in predictions/ (<id>.nii.gz, in 2D <id>.png, in the image's own grid) and,
 means done. --smoke takes one step on four cases and writes nothing.
 """
 
-import gzip
-import io
 import itertools
 import math
 import shutil
@@ -23,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import torch
 from lightning.fabric import Fabric
@@ -32,10 +29,9 @@ from monai.losses.dice import DiceCELoss, DiceFocalLoss, DiceLoss
 from monai.losses.ds_loss import DeepSupervisionLoss
 from monai.losses.focal_loss import FocalLoss
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from PIL import Image
 from torch.nn.modules.loss import _Loss
 
-from harness import Problem, Training, answered, command_line, commit, finish, folds, kept, log, poly, say
+from harness import Problem, Training, answered, command_line, finish, folds, kept, log, poly, say
 from images import (
     Room,
     as_stored,
@@ -50,8 +46,10 @@ from images import (
     weathered,
     with_channels,
 )
+from masks import exchanged, made_up, read_mask, write_mask
 
 TASK = "segmentation"
+HELPERS = ("masks.py",)
 LOSSES = ("dice_ce", "dice_focal")  # Dice + cross entropy, Dice + focal loss (small lesions)
 
 
@@ -119,11 +117,7 @@ def load_image(item: dict, root: Path, s: Settings) -> tuple[torch.Tensor, tuple
 def load_case(item: dict, root: Path, s: Settings) -> Case:
     """Image and mask on the same grid, at least as large as a patch."""
     x, shape, affine = load_image(item, root, s)
-    stored, mask_affine = read_image(item["label"], root, s.dims)
-    y, _ = upright(stored if stored.ndim == s.dims else stored[..., 0], mask_affine, s.dims)
-    if not s.shuffled and not same_grid(y, mask_affine, shape, affine):
-        raise Problem(f"{item['label']}: not on the grid of {item['image']}: shapes {tuple(y.shape[1:])} and {shape}")
-    mask = numbered(y, s)
+    mask = numbered(read_mask(item, root, s, shape, affine), s)
     mask = resized(mask, x.shape[1:], mode="nearest-exact")
     size = [max(n, patch) for n, patch in zip(x.shape[1:], s.size, strict=True)]
     x = fitted(x, size).to(torch.float16).numpy()
@@ -153,11 +147,6 @@ def shows(mask, number: int, s: Settings):
     return mask & (1 << (number - 1)) != 0 if s.multilabel else mask == number
 
 
-def same_grid(y: torch.Tensor, mask_affine, shape: tuple[int, ...], affine) -> bool:
-    near = mask_affine is None or affine is None or np.allclose(mask_affine, affine, atol=1e-2)
-    return tuple(y.shape[1:]) == shape and near
-
-
 def load_all(items: list[dict], root: Path, s: Settings, room: Room) -> list[Case]:
     """All cases, read by several threads."""
 
@@ -167,14 +156,6 @@ def load_all(items: list[dict], root: Path, s: Settings, room: Room) -> list[Cas
 
     with ThreadPoolExecutor(max(1, s.workers)) as pool:
         return list(pool.map(kept, items))
-
-
-def exchanged(items: list[dict], seed: int) -> list[dict]:
-    """The control: every patient gets the mask of the next one in a random order."""
-    masks = {item["patient"]: item["label"] for item in items}
-    order = [list(masks)[i] for i in np.random.default_rng(seed).permutation(len(masks))]
-    other = dict(zip(order, order[1:] + order[:1], strict=True))
-    return [{**item, "label": masks[other[item["patient"]]]} for item in items]
 
 
 def patch_of(case: Case, s: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -339,33 +320,9 @@ def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabri
     """Write one mask a case; returns the ids of the cases that could not be answered, each with a line in the log."""
 
     def answer(item: dict) -> None:
-        mask, affine = mask_of(item, root, s, net, fabric)
-        if s.dims == 2:
-            buffer = io.BytesIO()
-            Image.fromarray(mask).save(buffer, format="PNG")
-            commit(folder / f"{item['id']}.png", buffer.getvalue())
-        else:
-            volume = nibabel.Nifti1Image(np.ascontiguousarray(mask), np.eye(4) if affine is None else affine)
-            commit(folder / f"{item['id']}.nii.gz", gzip.compress(volume.to_bytes(), 4, mtime=0))
+        write_mask(*mask_of(item, root, s, net, fabric), folder, item["id"])
 
     return answered(items, root, folder, answer).failed
-
-
-def made_up(folder: Path) -> dict:
-    """Write 9 noisy volumes that hold a ball and a cube in turned axes; returns their index."""
-    random, items = np.random.default_rng(0), []
-    for i in range(9):
-        x, y, z = np.mgrid[:32, :28, :24] - random.uniform(9, 14, 3)[:, None, None, None]
-        mask = np.zeros(x.shape, np.uint8)
-        mask[np.maximum(abs(x - 9), np.maximum(abs(y - 5), abs(z))) < 4] = 2
-        mask[x**2 + y**2 + z**2 < random.uniform(4, 6) ** 2] = 1
-        affine = np.diag([[1.0, 1, 1, 1], [-1, -1, 1, 1]][i % 2])
-        image = np.array([0, 100, -100])[mask] + random.normal(0, 50, mask.shape)
-        nibabel.save(nibabel.Nifti1Image(image.astype(np.int16), affine), folder / f"image{i}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(mask, affine), folder / f"mask{i}.nii.gz")
-        items.append({"id": f"case{i}", "patient": f"p{i}", "image": f"image{i}.nii.gz", "label": f"mask{i}.nii.gz"})
-    index = {"training": items[:5], "validation": items[5:7], "test": [{**item, "label": None} for item in items[7:]]}
-    return {"labels": ["ball", "cube"], "values": [1, 2], **index}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The rules of the Module Architect: nnU-Net's habit of letting the data decide, for small data and small machines.
 
 The numbers for a CPU were measured on phantoms, a training of about a minute on one thread. Those for a GPU are
-nnU-Net's own.
+nnU-Net's own. Where the request asks for nnU-Net, and it is installed, it is left to plan for itself.
 """
 
 import math
@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from m3dspy.programs.lms.experts import anomalies, nnunet, reports
+from m3dspy.programs.lms.experts import anomalies, nnunet, reports, words
 from m3dspy.signatures.values import (
     Catalogue,
     Design,
@@ -58,11 +58,14 @@ def design_training(
 ) -> dict[str, Any]:
     """One complete run; after a complaint about memory, with the smallest batch."""
     group = next(group for group in fingerprint.groups if group.pattern == plan.images)
-    template = next(template for template in catalogue.templates if template.task == plan.task)
+    template = next(entry for entry in catalogue.templates if entry.task == plan.task and entry.needs is None)
     hurry, alone = _hurry(request), "memory" in complaint.lower()
     if plan.task == "anomaly_detection":
         network = _network(request, plan, catalogue)
         return {"design": anomalies.design(request, plan, group, catalogue, network, hurry=hurry, alone=alone)}
+    itself = next((entry for entry in catalogue.templates if entry.name == nnunet.TEMPLATE), None)
+    if plan.task == "segmentation" and itself and words.wants_nnunet(request):
+        return {"design": _by_nnunet(request, plan, group, machine, itself, hurry=hurry)}
     if plan.task == "segmentation" and machine.gigabytes >= _ENOUGH and not hurry:
         return {"design": _filling(request, plan, index, group, machine, catalogue, template, alone)}
     intensity, window = _intensity(plan, group)
@@ -121,7 +124,7 @@ def _filling(
     alone: bool,
 ) -> Design:
     """nnU-Net's plan for half of a GPU; four times the steps where the request puts accuracy first."""
-    fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
+    fits = _fitting(plan, catalogue)
     network = next((entry for entry in fits if entry.name == nnunet.NETWORK), fits[0])
     cases = max(1, index.cases.get("training", 1))
     mm, shape = (1.0,) * plan.dims, group.shape.median
@@ -157,6 +160,34 @@ def _filling(
     )
 
 
+def _by_nnunet(
+    request: str, plan: Plan, group: Group, machine: Machine, template: TemplateEntry, *, hurry: bool
+) -> Design:
+    """What is not nnU-Net's own to decide: how long, for which memory, and which axes may be mirrored.
+
+    The epochs on a GPU are those of its trainers: 1000, and the shorter nnUNetTrainer_250epochs and _20epochs.
+    """
+    small = machine.gigabytes < _ENOUGH
+    epochs = (5 if hurry else 20) if small else 20 if hurry else 1000 if _accurate(request) else 250
+    intensity, window = _intensity(plan, group)
+    return Design(
+        template=template.name,
+        preset="small" if small else "resenc_l" if machine.gigabytes >= _MOST_GIGABYTES else "default",
+        network=template.name,
+        dims=plan.dims,
+        channels=group.channels,
+        size=(64,) * plan.dims,
+        intensity=intensity,
+        window=window,
+        flips=() if plan.sided else tuple(range(plan.dims)),
+        loss=template.losses[0],
+        lr=1e-2,
+        batch=2,
+        epochs=epochs,
+        why="The request asks for nnU-Net, which plans patch, batch, spacing and network from the images itself.",
+    )
+
+
 def _flips(plan: Plan) -> tuple[int, ...]:
     """Left-right only, and not where labels tell the sides apart."""
     return () if plan.sided else (0,) if plan.dims == 3 else (1,)
@@ -172,9 +203,14 @@ def _accurate(request: str) -> bool:
 
 def _network(request: str, plan: Plan, catalogue: Catalogue) -> NetworkEntry:
     """The small one, unless the request puts accuracy first."""
-    wanted = "strong" if _accurate(request) else "small"
-    fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
+    wanted, fits = "strong" if _accurate(request) else "small", _fitting(plan, catalogue)
     return next((entry for entry in fits if entry.size == wanted), fits[0])
+
+
+def _fitting(plan: Plan, catalogue: Catalogue) -> list[NetworkEntry]:
+    """The networks for the plan, without those that belong to one template."""
+    fits = [entry for entry in catalogue.networks if entry.task == plan.task and plan.dims in entry.dims]
+    return [entry for entry in fits if entry.template is None]
 
 
 def _resampled(spacing: list[float], shape: list[float]) -> tuple[tuple[float, ...], list[float]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from m3dspy.signatures.values import Spread
 
+TEMPLATE = "nnunet"  # nnU-Net itself
 NETWORK = "dynunet"  # the one that the feature maps are counted of
 ANISOTROPIC = 3  # times coarser than the other axes
 SMALLEST_MAP = 4  # voxels an axis, at the bottom of the network

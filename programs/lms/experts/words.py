@@ -135,6 +135,15 @@ _BEYOND = {
     r"\b(?:predict|estimat|determin|guess|regress)\w*\s+(?:the\s+)?(?:\w+\s+)?"
     r"(?:age|weight|volume|ejection fraction)\b",
 }
+_NNUNET = re.compile(
+    r"\bnn-?\s?u-?net(?:[\s-]?v?2)?+(?!\w|'s\b|[\s-]+(?:raw|format|dataset|data|layout|style|folder|structure|convention|"
+    r"file|like|task)s?\b)"
+)
+_NOT_NNUNET = (
+    r"\b(?:without|instead of|rather than|than|unlike|like|as|no|not|don't|never|beats?|outperforms?|"
+    r"(?:prepared|converted|exported|written|made|laid out|named) (?:for|by|from|as in))\s+"
+    r"(?:(?:use|using|with|the|plain)\s+)*nn-?\s?u-?net\w*"
+)
 _DISEASES = re.compile(
     r"\b(?:parkinson|lewy|frontotemporal|schizophreni|bipolar|autis|epilep|multiple sclerosis|glio(?:ma|blastoma)|"
     r"meningioma|pituitary|adenoma|stroke|isch[ae]+mi|aneurysm|ha?emorrhag|embol|pneumothora|nodule|tubercul|fibros|"
@@ -155,6 +164,17 @@ def meant(request: str) -> str:
         text = re.sub(said, heard, text, flags=re.I)
     here = _about_this(text)
     return here if task_of(here) is not None or task_of(text) is None else text
+
+
+def wants_nnunet(request: str) -> bool:
+    """Whether the request asks for nnU-Net by name; not as the form of a dataset, and not as what is to be outdone.
+
+    >>> wants_nnunet("Segment the liver with nnU-Net v2."), wants_nnunet("mark the spleen, nnunet please")
+    (True, True)
+    >>> wants_nnunet("The scans lie in nnU-Net raw format. Segment the liver."), wants_nnunet("Do better than nnU-Net.")
+    (False, False)
+    """
+    return _NNUNET.search(re.sub(_NOT_NNUNET, "", meant(request).lower())) is not None
 
 
 def _about_this(text: str) -> str:

@@ -53,8 +53,8 @@ def network_def(model: str) -> Any:
 
 def _loaded(model: Path) -> Any:
     train = import_module("train")
-    load = train.saved_writer if train.TASK == "report_generation" else import_module("harness").saved_model
-    return load(model, train.Settings)
+    own = getattr(train, "saved_writer", None) or getattr(train, "saved_network", None)
+    return (own or import_module("harness").saved_model)(model, train.Settings)
 
 
 class Evaluator:
