@@ -22,7 +22,7 @@ from m3dspy import job
 from m3dspy.errors import DataError, UsageError
 from m3dspy.programs.module_architect import ModuleArchitect
 from m3dspy.signatures.values import Design, Index, Machine, Request
-from m3dspy.workspace import emit
+from m3dspy.workspace import emit, exporting
 
 ASKED = f"{REQUEST} with nnU-Net"
 CHESTS = Index(task="segmentation", labels=("left lung", "right lung"), values=(1, 2))
@@ -93,6 +93,11 @@ def test_a_language_model_that_chooses_what_is_not_installed_is_told_what_there_
 def test_template_and_network_belong_together(template, network, words):
     assert emit.check_design(by_nnunet(), CHESTS) == []
     assert any(words in line for line in emit.check_design(by_nnunet(template=template, network=network), CHESTS))
+
+
+def test_a_model_that_nnunet_puts_together_is_no_graph(tmp_path):
+    with pytest.raises(UsageError, match=r"A model of nnunetv2 is planned, .* Use --to bundle\."):
+        exporting._check("onnx", CHESTS, tmp_path / "out", emit.templates()["nnunet"].needs)
 
 
 # ------------------------------------------------------------------------------------------------ the script

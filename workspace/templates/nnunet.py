@@ -20,8 +20,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -176,6 +177,17 @@ def at(work: Path, s: Settings) -> None:
     os.environ |= {"nnUNet_compile": "f"}  # it needs a compiler, which a sandbox may not have
 
 
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Processes that nnU-Net starts do without this script, whose imports would take them longer than their work."""
+    main = sys.modules["__main__"].__dict__
+    hidden = {name: main.pop(name) for name in ("__file__",) if name in main}
+    try:
+        yield
+    finally:
+        main |= hidden
+
+
 def prepared(lists: dict[str, list[dict]], root: Path, work: Path, s: Settings) -> Settings:
     """Write the cases for nnU-Net, let it plan and preprocess; the settings with its plans."""
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api  # pyright: ignore[reportMissingImports]
@@ -196,7 +208,7 @@ def prepared(lists: dict[str, list[dict]], root: Path, work: Path, s: Settings) 
     commit(raw / "dataset.json", json.dumps(dataset).encode())
     commit(ready / "splits_final.json", json.dumps([{"train": names[:learnt], "val": names[learnt:]}]).encode())
     many = max(1, min(processes(s), len(items) // 8))  # each takes seconds to start
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), unseen():
         api.extract_fingerprints([1], num_processes=many, show_progress_bar=False)
         try:
             api.plan_experiments([1], s.planner, s.gigabytes, overwrite_plans_name="plans")
@@ -235,10 +247,13 @@ def trained(lists: dict[str, list[dict]], root: Path, out: Path, s: Settings, re
             raise Problem(f"{out} holds a training with other settings: repeat its --set, or give another --out")
     else:
         resume = False
+        (out / "settings.json").unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
         planned = prepared(lists, root, work, s)
         commit(out / "settings.json", json.dumps(asdict(planned), indent=1).encode())
     if resume and (work / TRAINED).is_file():
+        for line in json.loads((work / TRAINED).read_text()):
+            say(**line)
         return planned
     trainer = trainer_of(planned, resume)
     for line in trainer.told():

@@ -28,6 +28,7 @@ _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
 _CROPS = 4  # an image, as a Design has it unless it says otherwise
 _ENOUGH = 6.0  # gigabytes of a GPU for which nnU-Net's rules are made
+_NNUNETS_GIGABYTES = 7.5  # that its own plan takes
 _MOST_GIGABYTES = 24.0  # from which on a plain U-Net gains nothing by larger patches
 _STEPS_AN_EPOCH = 250  # of a GPU, as nnU-Net has it
 _MANY = 4  # labels; with more, a step must see many patches to meet each of them
@@ -167,7 +168,7 @@ def _by_nnunet(
 
     The epochs on a GPU are those of its trainers: 1000, and the shorter nnUNetTrainer_250epochs and _20epochs.
     """
-    small = machine.gigabytes < _ENOUGH
+    small = machine.gigabytes < _NNUNETS_GIGABYTES
     epochs = (5 if hurry else 20) if small else 20 if hurry else 1000 if _accurate(request) else 250
     intensity, window = _intensity(plan, group)
     return Design(
