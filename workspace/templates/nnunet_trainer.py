@@ -82,6 +82,9 @@ class Trainer(nnUNetTrainer):
             super().save_checkpoint(f"{filename}.tmp")
             Path(f"{filename}.tmp").replace(filename)
 
+    def _save_debug_information(self) -> None:
+        """Nothing: it would start a process for every attribute, for a file that nobody reads."""
+
     def print_to_log_file(self, *args, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         log(*args)
 
