@@ -7,13 +7,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
-from trained_runs import SEGMENT, finished
+from trained_runs import CLASSIFY, SEGMENT, finished
 
 from m3dspy.errors import RunFailed, UsageError
-from m3dspy.signatures.values import Design, Index, Item, Request
+from m3dspy.signatures.values import SPLITS, Design, Index, Item, Request
 from m3dspy.workspace import emit, exporting, training
 from m3dspy.workspace.exporting import bundle
 from m3dspy.workspace.runs import Run
@@ -32,7 +33,13 @@ def beside(name: str):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of seconds: two epochs of a small U-Net."""
-    return finished(tmp_path_factory.mktemp("run"), SEGMENT, width=4)
+    return finished(tmp_path_factory.mktemp("run"), SEGMENT, width=4, precision="32-true")
+
+
+def classifier(home: Path, dims: int) -> Run:
+    """A finished run that tells balls apart; volumes resampled and cropped, or pictures fitted and mirrored."""
+    changed = {"spacing": (1.5, 1.5, 1.5)} if dims == 3 else {"dims": 2, "size": (16, 12), "flips": (0,)}
+    return finished(home / "run", CLASSIFY.model_copy(update=changed), width=4, precision="32-true")
 
 
 def export(run: Run, form: str, out: Path) -> str:
@@ -46,13 +53,62 @@ def test_onnx_runtime_answers_as_the_model_does(run, tmp_path):
 
     said = export(run, "onnx", tmp_path / "out")
     assert said.startswith("2 held-out cases: equal to ")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "settings.json", "README.md"}
+    files = {"model.onnx", "settings.json", "README.md", "example.py"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"image": np.zeros((5, 1, 16, 16, 16), np.float32)})
     assert logits.shape == (5, 3, 16, 16, 16)  # any number of patches at a time
     told = (tmp_path / "out/README.md").read_text()
     assert "(patches, 3, 16 x 16 x 16): background, ball, cube" in told
     assert "not for diagnosis" in told and "PHANTOM" in told
+
+
+def alone(folder: Path, out: Path, *images: Path) -> None:
+    """Run example.py where PyTorch, MONAI and m3dspy cannot be imported."""
+    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in ("torch", "monai", "m3dspy", "scipy", "sklearn"))
+    words = f"sys.argv = {['example.py', str(out), *map(str, images)]!r}"
+    door = f"import sys, runpy; {blocked}{words}; runpy.run_path({str(folder / 'example.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-I", "-c", door], capture_output=True, text=True, cwd=out.parent)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_masks_of_onnx_runtime_alone_are_those_of_predict_in_each_images_own_grid(run, tmp_path):
+    assert "; example.py: probabilities equal to" in export(run, "onnx", tmp_path / "out")
+    root = Path(run.load("request", Request).data)
+    items = [item for split in SPLITS for item in run.load("index", Index).items(split)]
+    alone(tmp_path / "out", tmp_path / "answers", *(root / item.image for item in items))
+    training.predict(run, items, root, tmp_path / "native", trusted=True, unsafe=False)
+    axes = set()
+    for item in items:
+        found = nibabel.load(tmp_path / "answers" / item.image)
+        wanted = nibabel.load(tmp_path / "native" / f"{item.id}.nii.gz")
+        assert np.array_equal(found.affine, wanted.affine)
+        assert found.get_data_dtype() == wanted.get_data_dtype() == np.uint8
+        assert (np.asarray(found.dataobj) != np.asarray(wanted.dataobj)).mean() <= 1e-4
+        assert len(np.unique(wanted.dataobj)) > 1
+        axes.add(nibabel.aff2axcodes(found.affine))
+    assert axes == {("R", "A", "S"), ("L", "P", "S")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.soak)])
+def test_probabilities_of_onnx_runtime_alone_are_those_of_predict(dims, tmp_path):
+    run = classifier(tmp_path, dims)
+    export(run, "onnx", tmp_path / "out")
+    root = Path(run.load("request", Request).data)
+    items = [item for split in SPLITS for item in run.load("index", Index).items(split)]
+    alone(tmp_path / "out", tmp_path / "answers", *(root / item.image for item in items))
+    training.predict(run, items, root, tmp_path / "native", trusted=True, unsafe=False)
+    found, wanted = (
+        [line.split(",") for line in (tmp_path / where / "predictions.csv").read_text().splitlines()]
+        for where in ("answers", "native")
+    )
+    assert found[0] == wanted[0]
+    assert [row[1] for row in found] == [row[1] for row in wanted]
+    chances = [np.array([row[2:] for row in rows[1:]], float) for rows in (found, wanted)]
+    assert len(chances[0]) == len(items)
+    assert np.abs(chances[0] - chances[1]).max() <= 1e-4
 
 
 @pytest.mark.soak

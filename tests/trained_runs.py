@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -70,16 +71,21 @@ def series(folder: Path, number: int) -> None:
         pydicom.dcmwrite(folder / f"{z * 7 % 31:03d}.dcm", file, enforce_file_format=True)
 
 
-def cases(root: Path, task: str) -> Index:
-    """Eight volumes with masks and labels, of which the last two are held out."""
+def cases(root: Path, task: str, dims: int = 3) -> Index:
+    """Eight volumes, or slices of them, with masks and labels, of which the last two are held out."""
     root.mkdir(parents=True)
     items = []
     for number in range(8):
         image, mask, affine = volume(number)
-        nibabel.save(nibabel.Nifti1Image(image, affine), root / f"image{number}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(mask, affine), root / f"mask{number}.nii.gz")
-        label = f"mask{number}.nii.gz" if task == "segmentation" else LABELS[task][1 - number % 2]
-        items.append(Item(id=f"case{number}", patient=f"p{number}", image=f"image{number}.nii.gz", label=label))
+        names = [f"{kind}{number}.{'nii.gz' if dims == 3 else 'png'}" for kind in ("image", "mask")]
+        for array, name in zip((image, mask), names, strict=True):
+            if dims == 3:
+                nibabel.save(nibabel.Nifti1Image(array, affine), root / name)
+            else:
+                picture = array[:, :, 8] if array is mask else np.clip(array[:, :, 8] / 2 + 128, 0, 255)
+                Image.fromarray(picture.astype(np.uint8)).save(root / name)
+        label = names[1] if task == "segmentation" else LABELS[task][1 - number % 2]
+        items.append(Item(id=f"case{number}", patient=f"p{number}", image=names[0], label=label))
     split = {"training": tuple(items[:4]), "validation": tuple(items[4:6]), "test": tuple(items[6:])}
     return Index(task=task, labels=LABELS[task], values=(1, 2) if task == "segmentation" else (), **split)
 
@@ -87,12 +93,12 @@ def cases(root: Path, task: str) -> Index:
 def finished(home: Path, design: Design, **settings: object) -> Run:
     """A run that is done: two epochs on these volumes."""
     root, task = home / "data", "segmentation" if design.template == "segment" else "classification"
-    index = cases(root, task)
+    index = cases(root, task, design.dims)
     run = Run.create(Request(text="Say what is there.", data=str(root)), home / "runs")
     where = {"kind": "masks", "path": "mask#.nii.gz"}
     source = Source(**where) if task == "segmentation" else Source(kind="table", path="t.csv", file_column="image")
     plan = Plan(
-        task=task, goal="Find the ball.", modality="CT", dims=3, images="image#.nii.gz", labels=index.labels,
+        task=task, goal="Find the ball.", modality="CT", dims=design.dims, images="image#.nii.gz", labels=index.labels,
         source=source,
     )  # fmt: skip
     half = Score(value=0.5, low=0.4, high=0.6)

@@ -22,7 +22,10 @@ from m3dspy.signatures.values import (
     Source,
     Task,
 )
+from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.columns import names_person
+from m3dspy.workspace.patterns import MASK_WORDS
+from m3dspy.workspace.patterns import words as name_words
 
 _LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
 _OWN_NAME = re.compile(r"`([^`]+)`")
@@ -85,9 +88,9 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
             f"The request asks for {asked}, but the masks are boxes drawn around what was found: they can teach where "
             "something is, and not its shape or size."
         )
-    _same_disease(request, " ".join(_mask_names(fingerprint, card, pair).values()), fingerprint, card)
+    names = _mask_names(request, fingerprint, card, pair)
+    _same_disease(request, " ".join(names.values()), fingerprint, card)
     group = _group(fingerprint, pair.image)
-    names = _mask_names(fingerprint, card, pair)
     asked = {value: name for value, name in names.items() if words.named(name, request)}
     if not asked and not words.unspecific(request) and _organs(request):
         raise _Refusal(f"The masks hold {', '.join(names.values())}; what the request names is not among them.")
@@ -306,8 +309,8 @@ def _same_disease(request: str, labels: str, fingerprint: Fingerprint, card: Dat
         )
 
 
-def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
-    """Voxel value -> name, from a label list in the folder, the card, or (last) the values themselves."""
+def _mask_names(request: str, fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
+    """Voxel value -> name, from a label list in the folder, the card, the path of the masks, or the values themselves."""
     seen = sorted(int(value) for value in pair.values if int(value) != 0)
     stem = pair.mask.rpartition("/")[2].partition(".")[0]
     own_first = sorted(fingerprint.documents, key=lambda document: stem not in document.path)
@@ -318,7 +321,18 @@ def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> 
         int(value): name.strip()
         for value, name in re.findall(r"`(\d+)`\s*=?\s*([A-Za-z][\w -]+)", card.text if card else "")
     }
+    if not told and len(seen) == 1 and (name := _named_by_path(request, pair)):
+        return {seen[0]: name}
     return told or {value: f"structure {value}" for value in seen or [1]}
+
+
+def _named_by_path(request: str, pair: Pair) -> str:
+    """What the request asks for and the masks' path alone says: `spot` of images/#.png with masks/spot/#.png."""
+    paths = [[*folders.split("/"), stem(name)] for folders, _, name in (p.rpartition("/") for p in (pair.image, pair.mask))]
+    images, masks = ([" ".join(w for w in name_words(part) if w not in MASK_WORDS) for part in path] for path in paths)
+    names = [name for name in masks if name and name not in images and not words.modalities(name)]
+    asked = [name for name in dict.fromkeys(names) if words.named(name, request)]
+    return asked[0] if len(asked) == 1 else ""
 
 
 def _label_list(text: str) -> dict[int, str]:

@@ -2,9 +2,11 @@
 
     python graph.py onnx|torchscript --items ITEMS.json --data ROOT --model DIR --out DIR
 
-Prints {"difference": 3e-06} last of all: the largest of all differences between logits, as a share of the largest
-logit. Both compute in float32 on the CPU, on what train.py makes of each image: the whole of it for a classification,
-each patch of a sliding window for a segmentation.
+Prints {"difference": 3e-06, "example": 2e-07} last of all. `difference`: the largest of all differences between logits,
+as a share of the largest logit. Both compute in float32 on the CPU, on what train.py makes of each image: the whole of
+it for a classification, each patch of a sliding window for a segmentation. `example`, of ONNX: the largest difference
+between probabilities of example.py, which reads the images by itself, and of train.py; null where the images are of a
+format that it does not know.
 """
 
 import argparse
@@ -62,12 +64,36 @@ def main() -> None:
             worst["largest"] = max(worst["largest"], float(wanted.abs().max()))
             return wanted
 
-        for item in json.loads(given.items.read_text()):
+        items = json.loads(given.items.read_text())
+        for item in items:
             if train.TASK == "segmentation":
                 train.marked(both, train.load_image(item, given.data, s)[0], s, fabric, 0.25)
             else:
                 both(torch.from_numpy(train.load(item, given.data, s)).float()[None])
-    print(json.dumps({"difference": worst["difference"] / max(worst["largest"], 1e-6)}))
+        example = alone(train, items, given, s, net, fabric) if given.form == "onnx" else None
+    print(json.dumps({"difference": worst["difference"] / max(worst["largest"], 1e-6), "example": example}))
+
+
+def alone(train, items: list[dict], given, s, net: torch.nn.Module, fabric: Fabric) -> float | None:
+    """How far the probabilities of example.py are from those of train.py; None: it does not know the format."""
+    example, images = import_module("example"), import_module("images")
+    told, network, worst = json.loads((given.model / "settings.json").read_text()), example.network_of(given.out), 0.0
+    for item in items:
+        one = isinstance(item["image"], str)
+        paths = [given.data / path for path in ([item["image"]] if one else item["image"])]
+        if not paths[0].name.lower().endswith(example.KNOWN):
+            return None
+        if train.TASK == "segmentation":
+            found, _ = example.chances_of(paths[0] if one else paths, told, network)
+            x, shape, _ = train.load_image(item, given.data, s)
+            chances = train.marked_mirrored(net, x, s, fabric)
+            wanted = np.stack([images.resized(chance[None], shape)[0].numpy() for chance in chances])
+        else:
+            found = example.probabilities(paths[0] if one else paths, told, network)
+            logits = train.logits_of(net, [train.load(item, given.data, s)], s, fabric, mirrored=True)
+            wanted = train.probabilities(logits, s)[0]
+        worst = max(worst, float(abs(found - wanted).max()))
+    return worst
 
 
 if __name__ == "__main__":
