@@ -147,7 +147,8 @@ class PatientKey(Value):
     table: str = Field(default="", description="path of the table, where 'column'")
     column: str = ""
     part: str = Field(
-        default="", description="'folder': pattern of the path part; 'file name': a regular expression; 'header': PatientID"
+        default="",
+        description="'folder': pattern of the path part; 'file name': a regular expression; 'header': PatientID",
     )
     patients: int
     images: int

@@ -457,7 +457,9 @@ def yolo_outlines(root: Path) -> tuple[int, ...]:
             middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
             turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
             points = np.column_stack([middle[0] + 6.5 * np.cos(turns), middle[1] + 6.5 * np.sin(turns)]) / 32
-            put(root / f"{part}/labels/{number:04d}.txt", " ".join(["0", *(f"{share:.5f}" for share in points.ravel())]))
+            put(
+                root / f"{part}/labels/{number:04d}.txt", " ".join(["0", *(f"{share:.5f}" for share in points.ravel())])
+            )
         start += count
     put(root / "data.yaml", "train: train/images\nval: valid/images\nnc: 1\nnames: ['nodule']\n")
     return tuple(counts.values())

@@ -20,13 +20,8 @@ from m3dspy.workspace.exporting import bundle
 from m3dspy.workspace.runs import Run, dataset, disk, write_atomic
 
 FORMS = {"bundle": ("fire",), "onnx": ("onnxscript", "onnxruntime"), "torchscript": ()}  # and what each needs
-GRAPHS = ("classification", "segmentation")  # whose answer is one pass through the network, patch by patch or not
-NO_GRAPH = {
-    "anomaly_detection": "its scores come from a memory of normal images beside the network",
-    "report_generation": "it writes word by word, which is no graph",
-}
 CASES = 3  # held out, on which model and export are compared
-CLOSE = 1e-4  # of the largest logit, or of 1
+CLOSE = 1e-4  # of the largest answer, or of 1
 BESIDE = Path(__file__).parent / "beside"
 EXAMPLE = "example.py"  # runs an ONNX graph without PyTorch
 SECONDS = 3600.0
@@ -64,8 +59,10 @@ def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool, clip:
 def _check(form: str, index: Index, out: Path) -> None:
     if form not in FORMS:
         raise UsageError(str(unknown("form", form, FORMS)))
-    if form != "bundle" and index.task not in GRAPHS:
-        raise UsageError(f"A {index.task} cannot be exported to {form}: {NO_GRAPH[index.task]}. Use --to bundle.")
+    if form != "bundle" and index.task == "report_generation":
+        raise UsageError(
+            f"A {index.task} cannot be exported to {form}: it writes word by word, which is no graph. Use --to bundle."
+        )
     if missing := [package for package in FORMS[form] if find_spec(package) is None]:
         raise UsageError(f"--to {form} needs {', '.join(missing)}: pip install 'm3dspy[export]'")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -94,12 +91,13 @@ def _graph(
     shutil.copy(BESIDE / "graph.py", code)
     shutil.copy(BESIDE / EXAMPLE, code)
     listed.write_text(json.dumps([item.model_dump(mode="json", include={"id", "image"}) for item in items]))
+    mounts = {"items": listed, "data": root, "model": run.folder / "model", **training.clip_of(run, clip)}
     lines = execute.stream(
         code,
         "graph.py",
-        [form, "--items", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}"],
+        [form, *(word for name in (*mounts, "out") for word in (f"--{name}", f"{{{name}}}"))],
         out=made,
-        mounts={"items": listed, "data": root, "model": run.folder / "model"},
+        mounts=mounts,
         log=run.log("export"),
         seconds=SECONDS,
         trusted=trusted,
@@ -115,7 +113,7 @@ def _graph(
         shutil.copy(BESIDE / EXAMPLE, made)
     write_atomic(made / "README.md", bundle.about_graph(run, form, alone is not None).encode())
     shutil.copy(run.folder / "model" / "settings.json", made)
-    equal = f"equal to {difference:.1g} of the largest logit" if difference else "equal to the bit"
+    equal = f"equal to {difference:.1g} of the largest answer" if difference else "equal to the bit"
     probabilities = f"; {EXAMPLE}: probabilities equal to {alone:.1g}" if alone is not None else ""
     return f"{len(items)} held-out cases: {equal}{probabilities}"
 

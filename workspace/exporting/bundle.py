@@ -176,10 +176,10 @@ def readme(run: Run) -> str:
             "    --bundle_root . --dataset_dir IMAGES --output_dir ANSWERS",
             "```",
             "",
-            "Masks and maps are written in each image's own grid; classes, with probabilities, in predictions.csv; reports",
-            "in reports.json. `scripts/` is the code that trained the model, word for word. A language model may have",
-            "mended its train.py: read it before you run it where nothing contains it. It reads model.safetensors;",
-            "model.pt holds the same weights, for other software that reads bundles.",
+            "Masks and maps are written in each image's own grid; classes, with probabilities, in predictions.csv;",
+            "reports in reports.json. `scripts/` is the code that trained the model, word for word. A language model",
+            "may have mended its train.py: read it before you run it where nothing contains it. It reads",
+            "model.safetensors; model.pt holds the same weights, for other software that reads bundles.",
             "",
         ]
     )
@@ -203,7 +203,20 @@ def about_graph(run: Run, form: str, example: bool) -> str:
             "sliding_window_inference), on the image and its mirror images along `flips`; the mean of the softmax is",
             "resampled to the image's own grid. None of that is in the graph.",
         ],
+        "anomaly_detection": [
+            f"`image`: (1, 3, {size}) float32, one image fitted to this size (bicubic, antialiased), from 0 to 1.",
+            "`score`: how abnormal it is; `map`: the same of each pixel, to be enlarged to the image's own grid. Both",
+            "are 0 to 1, and 0.5 is the threshold. CLIP, adapters, memory and thresholds are in the graph.",
+        ],
     }[index.task]
+    if index.task == "anomaly_detection":
+        before = ["Before the network: intensities by `intensity` and `window` of settings.json, to 0 .. 1."]
+    else:
+        before = [
+            "Before the network: axes to right, anterior, superior; resampling to `spacing` mm; intensities by",
+            "`intensity` and `window` of settings.json, to -1 .. 1 (zscore: to mean 0 and deviation 1). The code of",
+            "each step is in images.py of the run's `code/`.",
+        ]
     return "\n".join(
         [
             *_about(run),
@@ -211,9 +224,7 @@ def about_graph(run: Run, form: str, example: bool) -> str:
             "",
             *seen,
             "",
-            "Before the network: axes to right, anterior, superior; resampling to `spacing` mm; intensities by",
-            "`intensity` and `window` of settings.json, to -1 .. 1 (zscore: to mean 0 and deviation 1). The code of",
-            "each step is in images.py of the run's `code/`.",
+            *before,
             "",
             *(_alone(example) if form == "onnx" else []),
         ]

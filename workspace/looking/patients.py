@@ -1,4 +1,4 @@
-"""Where a dataset says which images belong to one patient: a column of a table, DICOM's header, a folder, a file name."""
+"""Where a dataset says which images are of one patient: a column of a table, DICOM's header, a folder, a file name."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -93,7 +93,7 @@ def series(paths: list[Path]) -> list[list[Path]]:
 
 
 def patient(path: Path) -> str:
-    """Whose image a file is, by its PatientID; "" where it does not say. Whoever asks numbers patients, and keeps no id."""
+    """Whose image a file is, by its PatientID; "" where it says nothing. Who asks numbers patients, and keeps no id."""
     from pydicom import dcmread
 
     with reading(path):

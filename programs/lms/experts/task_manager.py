@@ -310,7 +310,7 @@ def _same_disease(request: str, labels: str, fingerprint: Fingerprint, card: Dat
 
 
 def _mask_names(request: str, fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
-    """Voxel value -> name, from a label list in the folder, the card, the path of the masks, or the values themselves."""
+    """Voxel value -> name, from a label list in the folder, the card, the masks' path, or the values themselves."""
     seen = sorted(int(value) for value in pair.values if int(value) != 0)
     stem = pair.mask.rpartition("/")[2].partition(".")[0]
     own_first = sorted(fingerprint.documents, key=lambda document: stem not in document.path)
@@ -327,12 +327,13 @@ def _mask_names(request: str, fingerprint: Fingerprint, card: DataCard | None, p
 
 
 def _named_by_path(request: str, pair: Pair) -> str:
-    """What the request asks for and the masks' path alone says: `spot` of images/#.png with masks/spot/#.png."""
-    paths = [[*folders.split("/"), stem(name)] for folders, _, name in (p.rpartition("/") for p in (pair.image, pair.mask))]
-    images, masks = ([" ".join(w for w in name_words(part) if w not in MASK_WORDS) for part in path] for path in paths)
-    names = [name for name in masks if name and name not in images and not words.modalities(name)]
-    asked = [name for name in dict.fromkeys(names) if words.named(name, request)]
-    return asked[0] if len(asked) == 1 else ""
+    """What is to be marked by the request, if a part of the masks' path is called so: `spot` of masks/spot/#.png."""
+    wanted = re.split(r"\b(?:in|on|of|from)\b", request.lower())[0]  # not where it is, as in "in brain MR"
+    folders, _, name = pair.mask.rpartition("/")
+    beside = {*MASK_WORDS, *name_words(pair.image)}
+    parts = [[word for word in name_words(part) if word not in beside] for part in (*folders.split("/"), stem(name))]
+    asked = {" ".join(part) for part in parts if part and words.named(" ".join(part), wanted)}
+    return asked.pop() if len(asked) == 1 else ""
 
 
 def _label_list(text: str) -> dict[int, str]:

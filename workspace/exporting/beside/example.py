@@ -3,8 +3,9 @@
     pip install onnxruntime numpy nibabel pillow
     python example.py ANSWERS IMAGE [IMAGE ...]          NIfTI, PNG, JPEG, TIFF, .npy; or a folder of slices
 
-Writes what the model's own script writes: ANSWERS/predictions.csv with the probability of each class, or one mask an
-image in the image's own grid. Every choice stands in settings.json beside this file.
+Writes what the model's own script writes: ANSWERS/predictions.csv with the probability of each class, one mask an
+image in the image's own grid, or (anomalies) that table and a 16-bit map an image. Every choice stands in settings.json
+beside this file.
 """
 
 import csv
@@ -125,9 +126,12 @@ def averaging(old: int, new: int) -> np.ndarray:
     return weights
 
 
-def linear(old: int, new: int) -> np.ndarray:
-    """(new, old): each new voxel from its two neighbours."""
-    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+def linear(old: int, new: int, corners: bool = False) -> np.ndarray:
+    """(new, old): each new voxel from its two neighbours. Args: corners: the centres at the edges fall together."""
+    if corners:
+        at = np.arange(new) * (old - 1) / max(new - 1, 1)
+    else:
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     low = np.floor(at).astype(int)
     weights = np.zeros((new, old))
     weights[np.arange(new), low] = 1 - (at - low)
@@ -173,7 +177,7 @@ def probabilities(paths: Path | list[Path], s: dict, network) -> np.ndarray:
         x = fitted(resized(x, size_at(x.shape[1:], mm, s["spacing"])), s["size"])
     x = normalised(x, s).astype(np.float16).astype(np.float32)
     views = [x, *(np.flip(x, axis + 1) for axis in s["flips"])]
-    logits = np.concatenate([network(view[None]) for view in views]) / s["temperature"]
+    logits = np.concatenate([network(view[None])[0] for view in views]) / s["temperature"]
     if s["multilabel"]:
         return sigmoid(logits).mean(0)
     return softmax(logits + (np.log(s["priors"]) if s["priors"] else 0), 1).mean(0)
@@ -228,7 +232,7 @@ def marked(x: np.ndarray, s: dict, network) -> np.ndarray:
     weight, total, sums = centred(size), None, np.zeros(x.shape[1:], np.float32)
     for starts in itertools.product(*(starts_of(n, patch) for n, patch in zip(x.shape[1:], size, strict=True))):
         place = tuple(slice(start, start + patch) for start, patch in zip(starts, size, strict=True))
-        logits = network(x[(slice(None), *place)][None])[0]
+        logits = network(x[(slice(None), *place)][None])[0][0]
         if total is None:
             total = np.zeros((len(logits), *x.shape[1:]), np.float32)
         total[(slice(None), *place)] += logits * weight
@@ -257,13 +261,46 @@ def centred(size) -> np.ndarray:
     return np.maximum(weight, max(weight.min(), 1e-3)).astype(np.float32)
 
 
+# ---------------------------------------------------------------------------------------------------- anomalies
+def scores_of(path: Path, s: dict, network) -> tuple[float, np.ndarray]:
+    """How abnormal an image is, and each of its pixels; 0.5 is the threshold."""
+    x, _ = upright(read(path, 2)[0], None, 2)
+    if s["intensity"] != "unit":
+        x = (normalised(x, s) + 1) / 2
+    elif x.min() >= 0 and x.max() <= 255:
+        x = x / 255
+    else:
+        raise SystemExit(f"{path}: values from {x.min():g} to {x.max():g} are not those of an 8-bit picture")
+    x, shape = with_channels(x, 3), x.shape[1:]
+    score, pixels = network(
+        weighted(x, [cubic(*sizes) for sizes in zip(shape, s["size"], strict=True)]).clip(0, 1)[None]
+    )
+    sizes = zip(s["size"], shape, strict=True)
+    return float(score[0]), weighted(pixels, [linear(old, new, s["align_corners"]) for old, new in sizes])[0]
+
+
+def weighted(x: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+    """(C, rows, columns), each axis multiplied by weights (new, old)."""
+    return np.einsum("ij,lk,cjk->cil", *weights, x)
+
+
+def cubic(old: int, new: int) -> np.ndarray:
+    """(new, old): bicubic weights, as wide as the voxels of the smaller image; as in Pillow and PyTorch."""
+    wide = max(old / new, 1.0)
+    centre = (np.arange(new)[:, None] + 0.5) * old / new
+    x = abs(np.arange(old) + 0.5 - centre) / wide
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((x - 5) * x + 8) * x * -0.5 + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    return weights / weights.sum(1, keepdims=True)
+
+
 # ---------------------------------------------------------------------------------------------------- answers
 def network_of(folder: Path):
-    """The network as a function of (images, channels, *size) float32."""
+    """The network as a function of (images, channels, *size) float32; a list of what it answers."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"image": np.ascontiguousarray(x, np.float32)})[0]
+    return lambda x: session.run(None, {"image": np.ascontiguousarray(x, np.float32)})
 
 
 def slices_of(folder: Path) -> list[Path]:
@@ -287,6 +324,10 @@ def main() -> None:
             else:
                 volume = nibabel.Nifti1Image(mask, np.eye(4) if affine is None else affine)
                 (out / f"{name}.nii.gz").write_bytes(gzip.compress(volume.to_bytes(), 4, mtime=0))
+        elif "shots" in s:
+            score, pixels = scores_of(path, s, network)
+            rows.append([name, s["labels"][score > 0.5], f"{1 - score:.9f}", f"{score:.9f}"])
+            Image.fromarray((pixels * 65535).round().astype(np.uint16)).save(out / f"{name}.png")
         else:
             chances = probabilities(image, s, network)
             rows.append([name, labels_of(chances, s), *(f"{p:.6f}" for p in chances)])
