@@ -114,6 +114,12 @@ def test_masks_of_onnx_runtime_alone_are_those_of_predict_in_each_images_own_gri
     assert axes == {("R", "A", "S"), ("L", "P", "S")}
 
 
+def test_there_is_no_example_for_images_that_it_cannot_read(monkeypatch):
+    monkeypatch.syspath_prepend(str(exporting.BESIDE))
+    for image in ("a.dcm", ["scan/1.dcm", "scan/2.dcm"]):
+        assert beside("graph").alone(None, [{"id": "a", "image": image}], None, None, None, None) is None
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("dims", [2, 3])
 def test_probabilities_of_onnx_runtime_alone_are_those_of_predict(dims, tmp_path):

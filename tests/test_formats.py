@@ -40,7 +40,7 @@ FORMAT_OF = {  # where that is not the name of the tree; "": its files are read 
     "rtstruct": "dicom_objects",
 }
 IMAGES = {"nnunet": "imagesTs", "decathlon": "imagesTr", "datalist": "scans"}  # where a tree has images to predict on
-PREDICTED = {"nnunet": 3}  # cases there, where these are not all
+PREDICTED = {"nnunet": 3, "nnunet_v1": 12}  # cases there, where these are not all, or some have no mask
 
 
 def written(name: str, folder: Path) -> tuple[int, ...]:

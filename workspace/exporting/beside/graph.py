@@ -117,14 +117,14 @@ def main() -> None:
 
 def alone(train, items: list[dict], given, s, net: torch.nn.Module, fabric: Fabric) -> float | None:
     """How far the probabilities of example.py are from those of train.py; None: it does not know the format."""
-    example, images = import_module("example"), import_module("images")
-    told, network, worst = json.loads((given.model / "settings.json").read_text()), example.network_of(given.out), 0.0
+    example = import_module("example")
+    if not all(_first(item).lower().endswith(example.KNOWN) for item in items):
+        return None
+    images, network, worst = import_module("images"), example.network_of(given.out), 0.0
+    told = json.loads((given.model / "settings.json").read_text())
     for item in items:
         one = isinstance(item["image"], str)
-        paths = [given.data / path for path in ([item["image"]] if one else item["image"])]
-        if not paths[0].name.lower().endswith(example.KNOWN):
-            return None
-        path = paths[0] if one else paths
+        path = given.data / item["image"] if one else [given.data / name for name in item["image"]]
         if train.TASK == "anomaly_detection":
             case = import_module("few_shot").load({**item, "mask": None}, given.data, s)
             score, pixels = net(case.image[None])
@@ -143,6 +143,10 @@ def alone(train, items: list[dict], given, s, net: torch.nn.Module, fabric: Fabr
             wanted = train.probabilities(logits, s)[0]
         worst = max(worst, float(abs(found - wanted).max()))
     return worst
+
+
+def _first(item: dict) -> str:
+    return item["image"] if isinstance(item["image"], str) else item["image"][0]
 
 
 if __name__ == "__main__":
