@@ -16,6 +16,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -40,7 +41,7 @@ def read(paths: Path | list[Path], dims: int) -> tuple[np.ndarray, np.ndarray | 
     if isinstance(paths, list):
         array = np.stack([grey(picture(file)) for file in paths], -1)
     elif path.name.lower().endswith((".nii", ".nii.gz")):
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         array, scale = np.asarray(image.dataobj), MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
         array = array.reshape([*array.shape[:3], *(n for n in array.shape[3:] if n > 1)])
         affine = np.diag([scale, scale, scale, 1.0]) @ image.affine
@@ -64,7 +65,7 @@ def picture(path: Path) -> np.ndarray:
     if image.format in ("JPEG", "MPO"):
         image = ImageOps.exif_transpose(image)
     if image.mode == "P":
-        colours = image.getpalette("RGB")
+        colours: Any = image.getpalette("RGB")
         image = image.convert("L" if colours[::3] == colours[1::3] == colours[2::3] else "RGB")
     elif image.mode in ("1", "LA", "La"):
         image = image.convert("L")
@@ -207,7 +208,7 @@ def chances_of(paths: Path | list[Path], s: dict, network) -> tuple[np.ndarray, 
     x = normalised(resized(with_channels(x, s["channels"]), size_at(shape, mm, s["spacing"])), s)
     axes = [axis + 1 for axis in s["flips"]]
     ways = [way for count in range(len(axes) + 1) for way in itertools.combinations(axes, count)]
-    chances = sum(np.flip(marked(np.flip(x, way), s, network), way) for way in ways) / len(ways)
+    chances: Any = sum(np.flip(marked(np.flip(x, way), s, network), way) for way in ways) / len(ways)
     return resized(chances, shape), affine
 
 
@@ -229,7 +230,8 @@ def marked(x: np.ndarray, s: dict, network) -> np.ndarray:
     before = [max(patch - n, 0) // 2 for patch, n in zip(size, space, strict=True)]
     after = [max(patch - n, 0) - first for patch, n, first in zip(size, space, before, strict=True)]
     x = np.pad(x, [(0, 0), *zip(before, after, strict=True)], constant_values=x.min())
-    weight, total, sums = centred(size), None, np.zeros(x.shape[1:], np.float32)
+    weight, sums = centred(size), np.zeros(x.shape[1:], np.float32)
+    total: Any = None
     for starts in itertools.product(*(starts_of(n, patch) for n, patch in zip(x.shape[1:], size, strict=True))):
         place = tuple(slice(start, start + patch) for start, patch in zip(starts, size, strict=True))
         logits = network(x[(slice(None), *place)][None])[0][0]

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -44,7 +45,7 @@ def to_onnx(net: torch.nn.Module, x: torch.Tensor, path: Path, outputs: tuple[st
     """Write model.onnx, any number of images at a time where `x` has several; what runs it."""
     import onnxruntime
 
-    given = {"input_names": ["image"], "output_names": list(outputs)}
+    given: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
     if len(x) > 1:
         given["dynamic_shapes"] = ({0: torch.export.Dim("images")},)
     torch.onnx.export(net, (x,), path / "model.onnx", dynamo=True, external_data=False, **given)
@@ -67,7 +68,8 @@ def to_torchscript(
 
 def traceable() -> None:
     """Let the parts of MVFA that no graph knows be plain: the check of its images, oneDNN's linear layers, autocast."""
-    model, trunk = import_module("mvfa.model"), import_module("mvfa.trunk")
+    model: Any = import_module("mvfa.model")
+    trunk: Any = import_module("mvfa.trunk")
     model.checked, trunk.linear = (lambda visual, images: images), F.linear
     torch.autocast = lambda *given, **named: contextlib.nullcontext()  # pyright: ignore
 
