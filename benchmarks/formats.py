@@ -78,7 +78,7 @@ def checked(name: str, tree: Tree, home: Path) -> list[list[str]]:
         started = time.monotonic()
         asked = f"Segment the nodules and measure their {REFUSED[name]}"
         status, said = told(home, "run", asked, "--data", "data", "--lm", "rules", "--trials", "0")
-        right = _right(status == 3 and "masks are boxes" in said.get("reason", ""))
+        right = _right(status == 3 and "masks are boxes" in said.get("error", ""))
         rows.append(
             [f"  {REFUSED[name]} asked", "", f"refused {right}", "", "", "", f"{time.monotonic() - started:.0f}"]
         )
