@@ -139,7 +139,7 @@ def trained(design: Design, index: Index, root: Path, home: Path, **settings: ob
     code, out = emit.emit(design, index, home / "code"), home / "out"
     (home / "index.json").write_text(index.without_test_labels().model_dump_json())
     given = ["--index", str(home / "index.json"), "--data", str(root.resolve()), "--out", str(out)]
-    changed = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    changed = [f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in settings.items()]
     command = [sys.executable, "train.py", *given, *(["--set", *changed] if changed else [])]
     with (home / LOG).open("w") as told:
         ended = subprocess.run(command, cwd=code, stdout=told, stderr=told)

@@ -279,6 +279,7 @@ def export(
     run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
     to: Annotated[str, typer.Option(help="bundle (of MONAI), onnx or torchscript")],
     out: Annotated[Path, typer.Option(help="where it goes; must be new or empty")],
+    weights: Weights = None,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -286,7 +287,7 @@ def export(
     from m3dspy import job
     from m3dspy.workspace.runs import Run
 
-    compared = job.export(Run.open(run, runs), to, out)
+    compared = job.export(Run.open(run, runs), to, out, clip=_weights(weights))
     _say(json, {"out": str(out), "form": to, "compared": compared}, f"{to} in {out}\n{compared}")
 
 

@@ -252,16 +252,19 @@ def _predict(run: Run, images: Path, out: Path, clip: str | None, dicom_seg: boo
     return {"cases": len(items), "ids": [item.id for item in items], "new": len(answered), "dicom_seg": written}
 
 
-def export(run: Run, form: str, out: Path) -> str:
+def export(run: Run, form: str, out: Path, *, clip: str | None = None) -> str:
     """Write a finished run's model in a form of `exporting`; how it was compared with the model, in words.
 
+    Args:   clip: weights of the backbone, in place of those that the run was given.
     Raises: UsageError, RunFailed: as there, or the run has no model.
     """
     if (outcome := run.load("outcome", Outcome)).status != "done":
         raise UsageError(f"Run {run.id} has no model: status {outcome.status}. {outcome.reason}")
+    if clip:
+        weights.check(clip)
     request, script = run.load("request", Request), run.load("script", Script)
     with private.hiding(private.read(run.folder / private.FILE)):
-        return exporting.export(run, form, out, trusted=script.trusted, unsafe=request.unsafe)
+        return exporting.export(run, form, out, trusted=script.trusted, unsafe=request.unsafe, clip=clip)
 
 
 @dataclass(frozen=True)

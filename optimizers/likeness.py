@@ -151,7 +151,7 @@ def _patients_agree(plan: Plan, known: Plan, index: Index) -> bool:
     if plan.patient is None or known.patient is None:
         return plan.patient is known.patient
     mine, theirs = plan.patient, known.patient
-    if "column" in (mine.where, theirs.where):
+    if {"column", "header"} & {mine.where, theirs.where}:
         return (mine.where, mine.table, mine.column) == (theirs.where, theirs.table, theirs.column)
     truth = {_case(item): item.patient for split in SPLITS for item in index.items(split)}
     found = {case: _patient(mine, case) for case in truth}

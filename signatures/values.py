@@ -143,10 +143,13 @@ class ClassFolders(Value):
 class PatientKey(Value):
     """A place where the patient can be read off."""
 
-    where: Literal["column", "folder", "file name"]
+    where: Literal["column", "folder", "file name", "header"]
     table: str = Field(default="", description="path of the table, where 'column'")
     column: str = ""
-    part: str = Field(default="", description="'folder': pattern of the path part; 'file name': a regular expression")
+    part: str = Field(
+        default="",
+        description="'folder': pattern of the path part; 'file name': a regular expression; 'header': PatientID",
+    )
     patients: int
     images: int
 

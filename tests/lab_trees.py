@@ -311,6 +311,74 @@ def parquet_table(root: Path) -> tuple[int, ...]:
     return (60,)
 
 
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
+def hugging_face_shards(root: Path) -> tuple[int, ...]:
+    """Parquet shards of two splits as on the hub, whose schema names the classes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    noted = {"image": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
+    features = {b"huggingface": json.dumps({"info": {"features": noted}}).encode()}
+    start = 0
+    for name, count in (("train-00000-of-00002", 24), ("train-00001-of-00002", 24), ("test-00000-of-00001", 12)):
+        numbers = range(start, start + count)
+        rows = [{"image": {"bytes": png(picture(n, n % 2 == 1)), "path": f"{n}.png"}, "label": n % 2} for n in numbers]
+        table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(features)
+        put(root / f"data/{name}.parquet", b"")
+        parquet.write_table(table, root / f"data/{name}.parquet")
+        start += count
+    return 48, 12
+
+
+# ------------------------------------------------------------------------------------------------ pictures and tables
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES, patients=30)
+def class_folders(root: Path) -> tuple[int, ...]:
+    """A folder a class; two pictures a patient."""
+    for number in range(60):
+        patient = number // 2
+        kind = patient % 2
+        put(root / f"{CLASSES[kind]}/P{patient:03d}_{number % 2 + 1}.png", png(picture(number, kind == 1)))
+    return (60,)
+
+
+def _table(root: Path) -> list[dict[str, str]]:
+    """Pictures in a folder; a row each, of twenty patients."""
+    rows = []
+    for number in range(60):
+        patient = number // 3
+        put(root / f"pictures/{number:03d}.png", png(picture(number, patient % 2 == 1)))
+        rows.append({"file": f"{number:03d}.png", "patient": f"P{patient:03d}", "kind": CLASSES[patient % 2]})
+    return rows
+
+
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES, patients=20)
+def csv_table(root: Path) -> tuple[int, ...]:
+    rows = _table(root)
+    put(root / "cases.csv", "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
+    return (60,)
+
+
+@tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES, patients=20)
+def xlsx_table(root: Path) -> tuple[int, ...]:
+    from openpyxl import Workbook
+
+    rows, book = _table(root), Workbook(write_only=True)
+    sheet = book.create_sheet("cases")
+    for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
+        sheet.append(cells)
+    book.save(root / "cases.xlsx")
+    return (60,)
+
+
+@tree("Segment the spot, as a quick try", "spot")
+def mask_folders(root: Path) -> tuple[int, ...]:
+    """Pictures, and beside them masks that are black and white."""
+    for number in range(20):
+        put(root / f"images/{number:03d}.png", png(picture(number, True)))
+        put(root / f"masks/spot/{number:03d}.png", png(disc(number) * np.uint8(255)))
+    return (20,)
+
+
 # ------------------------------------------------------------------------------------------------ boxes and outlines
 def _coco(root: Path, outline: bool) -> tuple[int, ...]:
     counts = {"train": 20, "val": 4, "test": 6}
@@ -346,6 +414,57 @@ def coco_outlines(root: Path) -> tuple[int, ...]:
     return _coco(root, outline=True)
 
 
+@tree("Segment the nodule and its core, as a quick try", "nodule", "core")
+def coco_instances(root: Path) -> tuple[int, ...]:
+    """As COCO itself lies on disk: outlines of instances, run lengths of a label that lies over another one."""
+    start = 0
+    for part, count in (("train2017", 20), ("val2017", 5)):
+        images, annotations = [], []
+        for number in range(start, start + count):
+            pixels, where = picture(number, True), disc(number)
+            rows, columns = np.nonzero(where)
+            left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            y, x = (top + bottom) // 2, (left + right) // 2
+            core = np.zeros((32, 32), bool)
+            core[y - 3 : y + 3, x - 3 : x + 3] = True
+            put(root / f"{part}/{number:012d}.png", png(np.where(core, 255, pixels).astype(np.uint8)))
+            images.append({"id": number, "file_name": f"{number:012d}.png", "width": 32, "height": 32})
+            turns = np.linspace(-np.pi / 2, np.pi / 2, 13)
+            for half in (turns, turns + np.pi):  # two instances make the disc
+                points = np.column_stack([x + 6.5 * np.cos(half), y + 6.5 * np.sin(half)])
+                outline = {"segmentation": [points.ravel().tolist()], "category_id": 3, "iscrowd": 0}
+                annotations.append({"id": len(annotations), "image_id": number, "bbox": [0, 0, 1, 1], **outline})
+            ends = np.flatnonzero(np.diff(np.concatenate([[False], core.ravel("F"), [False]])))
+            counts = np.diff(np.concatenate([[0], ends, [core.size]])).tolist()
+            runs = {"segmentation": {"size": [32, 32], "counts": counts}, "category_id": 5, "iscrowd": 1}
+            annotations.append({"id": len(annotations), "image_id": number, "bbox": [0, 0, 1, 1], **runs})
+        kinds = [{"id": 3, "name": "nodule"}, {"id": 5, "name": "core"}]
+        said = {"images": images, "annotations": annotations, "categories": kinds}
+        put(root / f"annotations/instances_{part}.json", json.dumps(said))
+        start += count
+    return 20, 5
+
+
+@tree("Outline the nodules, as a quick try", "nodule")
+def yolo_outlines(root: Path) -> tuple[int, ...]:
+    """As YOLO's segmentation lies on disk: a folder a split, which holds images and labels."""
+    counts = {"train": 20, "valid": 5, "test": 5}
+    start = 0
+    for part, count in counts.items():
+        for number in range(start, start + count):
+            put(root / f"{part}/images/{number:04d}.png", png(picture(number, True)))
+            rows, columns = np.nonzero(disc(number))
+            middle = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+            turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+            points = np.column_stack([middle[0] + 6.5 * np.cos(turns), middle[1] + 6.5 * np.sin(turns)]) / 32
+            put(
+                root / f"{part}/labels/{number:04d}.txt", " ".join(["0", *(f"{share:.5f}" for share in points.ravel())])
+            )
+        start += count
+    put(root / "data.yaml", "train: train/images\nval: valid/images\nnc: 1\nnames: ['nodule']\n")
+    return tuple(counts.values())
+
+
 @tree("Mark the nodules, as a quick try", "nodule")
 def yolo(root: Path) -> tuple[int, ...]:
     """Boxes; every fifth picture shows nothing."""
@@ -366,14 +485,14 @@ def yolo(root: Path) -> tuple[int, ...]:
 
 
 # ------------------------------------------------------------------------------------------------ DICOM
-def series(folder: Path, number: int) -> list:
+def series(folder: Path, number: int, tone: int = 150) -> list:
     """A CT of twelve slices, one file each; the datasets written."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
     folder.mkdir(parents=True, exist_ok=True)
     slices = []
-    voxels = volume(number)
+    voxels = volume(number, tone=tone)
     for place in range(voxels.shape[2]):
         one = Dataset()
         one.file_meta = FileMetaDataset()
@@ -394,6 +513,18 @@ def series(folder: Path, number: int) -> list:
         one.save_as(folder / f"IM{place + 1:04d}.dcm", enforce_file_format=True)
         slices.append(one)
     return slices
+
+
+@tree("Tell the scans of class plain from those of class bright in CT, as a quick try", *CLASSES, patients=8)
+def dicom_series(root: Path) -> tuple[int, ...]:
+    """Sixteen series of eight patients, a folder a scan, and a table that names the folders."""
+    rows = ["scan,kind"]
+    for number in range(16):
+        kind = number // 2 % 2
+        series(root / f"scans/scan{number:02d}", number, tone=150 * kind)
+        rows.append(f"scan{number:02d},{CLASSES[kind]}")
+    put(root / "scans.csv", "\n".join(rows) + "\n")
+    return (16,)
 
 
 @tree("Segment the liver and the tumour in CT, as a quick try", "liver", "tumour", patients=5)

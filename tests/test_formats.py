@@ -25,14 +25,22 @@ FORMAT_OF = {  # where that is not the name of the tree; "": its files are read 
     "datalist_classes": "",
     "bids_masks": "bids",
     "hugging_face_parquet": "hugging_face",
+    "hugging_face_shards": "hugging_face",
     "parquet_table": "",
+    "class_folders": "",
+    "csv_table": "",
+    "xlsx_table": "",
+    "mask_folders": "",
     "coco_boxes": "coco",
     "coco_outlines": "coco",
+    "coco_instances": "coco",
+    "yolo_outlines": "yolo",
+    "dicom_series": "",
     "dicom_seg": "dicom_objects",
     "rtstruct": "dicom_objects",
 }
 IMAGES = {"nnunet": "imagesTs", "decathlon": "imagesTr", "datalist": "scans"}  # where a tree has images to predict on
-PREDICTED = {"nnunet": 3}  # cases there, where these are not all
+PREDICTED = {"nnunet": 3, "nnunet_v1": 12}  # cases there, where these are not all, or some have no mask
 
 
 def written(name: str, folder: Path) -> tuple[int, ...]:
@@ -66,10 +74,11 @@ def test_every_format_is_planned_and_indexed_by_the_rules_with_its_own_split(nam
         assert (check_plan(plan, fingerprint, []), set(plan.labels)) == ([], set(tree.labels))
         index = indexed(root, fingerprint, plan, tmp_path / "out")
         assert check_index(index, root) == []
+        assert "MRN" not in index.model_dump_json()
     found = tuple(len(index.items(split)) for split in SPLITS)
     if len(counts) == 3:
         assert found == counts
-    elif len(counts) == 2 and name.startswith("datalist"):
+    elif len(counts) == 2 and name.startswith(("datalist", "coco")):
         assert (found[0] + found[2], found[1]) == counts
     elif len(counts) == 2:
         assert (found[0] + found[1], found[2]) == counts

@@ -14,6 +14,7 @@ from PIL import Image
 from m3dspy.errors import DataError, UsageError
 from m3dspy.signatures.values import Spread
 from m3dspy.workspace.indexes.cases import regex_of
+from m3dspy.workspace.indexing import group_by_header
 from m3dspy.workspace.look import look
 from m3dspy.workspace.patterns import clean
 
@@ -53,7 +54,7 @@ def table(path, rows):
         writer.writerows(rows)
 
 
-def dicom(path, number, patient, series="1.2.3"):
+def dicom(path, number, patient, series="1.2.3", id="MRN00412345"):
     """One slice of a CT series, with all that names a patient."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
@@ -61,7 +62,7 @@ def dicom(path, number, patient, series="1.2.3"):
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, UID(f"{series}.{number + 1}")
     data.SeriesInstanceUID, data.InstanceNumber, data.Modality = series, number, "CT"
-    data.PatientName, data.PatientID, data.PatientBirthDate = patient, "MRN00412345", "19700101"
+    data.PatientName, data.PatientID, data.PatientBirthDate = patient, id, "19700101"
     data.Rows, data.Columns, data.PixelSpacing = 8, 8, [0.5, 0.5]
     data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, 2.5 * number], [1, 0, 0, 0, 1, 0]
     data.BitsAllocated = data.BitsStored = 16
@@ -248,6 +249,22 @@ def test_few_patients_with_a_second_image_are_known_by_how_images_are_counted(tm
             png(tmp_path / f"P{17 * patient + 100}_{number}_image.png")
     keys = look(tmp_path).patients
     assert [key.part for key in keys] == ([r"^(P\d+)_"] if known else [])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_patient_of_dicom_series_is_read_off_their_headers_where_some_came_twice(known, tmp_path):
+    for scan in range(8):
+        for number in range(3):
+            id = f"MRN9{scan // 2}" if known else "ANONYMOUS"
+            dicom(tmp_path / f"scan{scan}" / f"{number}.dcm", number, "A^B", series=f"1.2.{scan + 1}", id=id)
+    found, _ = looked(tmp_path)
+    keys = [key for key in found.patients if key.where == "header"]
+    assert [(key.part, key.patients, key.images) for key in keys] == ([("PatientID", 4, 8)] if known else [])
+    assert found.patients[:1] == tuple(keys) or not known
+    assert "MRN" not in found.model_dump_json()
+    items = [{"id": f"s{scan}", "patient": f"s{scan}", "image": [f"scan{scan}/0.dcm"]} for scan in range(8)]
+    people = [item["patient"] for item in group_by_header(tmp_path, items)]
+    assert people == [f"patient-{scan // 2 + 1 if known else 1:04d}" for scan in range(8)]
 
 
 def test_a_dicom_folder_is_one_volume(tmp_path):

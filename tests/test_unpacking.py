@@ -69,6 +69,13 @@ def test_regions_that_overlap_keep_a_bit_each(tree, tmp_path):
     assert json.loads((plain.out / "dataset.json").read_text())["labels"] == {"oedema": 1, "tumour": 2}
 
 
+def test_images_without_a_mask_are_there_to_be_answered_and_are_no_cases(tree, tmp_path):
+    plain = unpacked("nnunet", tree("nnunet_v1"), tmp_path)
+    assert len(list(pairs(plain))) == 10
+    assert sum(place.startswith("images/") for place in plain.kept) == 12
+    assert "2 images have no mask: there is nothing to learn from them." in plain.how
+
+
 @pytest.mark.parametrize(("name", "tumour"), [("dicom_seg", 2), ("rtstruct", 0)])
 def test_dicom_objects_lie_on_the_voxels_that_they_mark(name, tumour, tree, tmp_path):
     plain = unpacked("dicom_objects", tree(name), tmp_path)

@@ -2,18 +2,21 @@
 
 import csv
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from m3dspy.m3bench.reference import trained
 from m3dspy.programs.builder import Script
-from m3dspy.signatures.values import Design, Grade, Index, Item, Outcome, Plan, Request, Score, Source
-from m3dspy.workspace import inventory
+from m3dspy.signatures.values import ANOMALY_LABELS, Design, Grade, Index, Item, Outcome, Plan, Request, Score, Source
+from m3dspy.workspace import emit, inventory
 from m3dspy.workspace.runs import Run
 
 SIZE = (16, 16, 16)
@@ -70,16 +73,21 @@ def series(folder: Path, number: int) -> None:
         pydicom.dcmwrite(folder / f"{z * 7 % 31:03d}.dcm", file, enforce_file_format=True)
 
 
-def cases(root: Path, task: str) -> Index:
-    """Eight volumes with masks and labels, of which the last two are held out."""
+def cases(root: Path, task: str, dims: int = 3) -> Index:
+    """Eight volumes, or slices of them, with masks and labels, of which the last two are held out."""
     root.mkdir(parents=True)
     items = []
     for number in range(8):
         image, mask, affine = volume(number)
-        nibabel.save(nibabel.Nifti1Image(image, affine), root / f"image{number}.nii.gz")
-        nibabel.save(nibabel.Nifti1Image(mask, affine), root / f"mask{number}.nii.gz")
-        label = f"mask{number}.nii.gz" if task == "segmentation" else LABELS[task][1 - number % 2]
-        items.append(Item(id=f"case{number}", patient=f"p{number}", image=f"image{number}.nii.gz", label=label))
+        names = [f"{kind}{number}.{'nii.gz' if dims == 3 else 'png'}" for kind in ("image", "mask")]
+        for array, name in zip((image, mask), names, strict=True):
+            if dims == 3:
+                nibabel.save(nibabel.Nifti1Image(array, affine), root / name)
+            else:
+                picture = array[:, :, 8] if array is mask else np.clip(array[:, :, 8] / 2 + 128, 0, 255)
+                Image.fromarray(picture.astype(np.uint8)).save(root / name)
+        label = names[1] if task == "segmentation" else LABELS[task][1 - number % 2]
+        items.append(Item(id=f"case{number}", patient=f"p{number}", image=names[0], label=label))
     split = {"training": tuple(items[:4]), "validation": tuple(items[4:6]), "test": tuple(items[6:])}
     return Index(task=task, labels=LABELS[task], values=(1, 2) if task == "segmentation" else (), **split)
 
@@ -87,12 +95,12 @@ def cases(root: Path, task: str) -> Index:
 def finished(home: Path, design: Design, **settings: object) -> Run:
     """A run that is done: two epochs on these volumes."""
     root, task = home / "data", "segmentation" if design.template == "segment" else "classification"
-    index = cases(root, task)
+    index = cases(root, task, design.dims)
     run = Run.create(Request(text="Say what is there.", data=str(root)), home / "runs")
     where = {"kind": "masks", "path": "mask#.nii.gz"}
     source = Source(**where) if task == "segmentation" else Source(kind="table", path="t.csv", file_column="image")
     plan = Plan(
-        task=task, goal="Find the ball.", modality="CT", dims=3, images="image#.nii.gz", labels=index.labels,
+        task=task, goal="Find the ball.", modality="CT", dims=design.dims, images="image#.nii.gz", labels=index.labels,
         source=source,
     )  # fmt: skip
     half = Score(value=0.5, low=0.4, high=0.6)
@@ -105,6 +113,77 @@ def finished(home: Path, design: Design, **settings: object) -> Run:
     trained(design, index, root, home / "training", **settings).rename(run.folder / "model")
     (home / "training" / "code").rename(run.folder / "code")
     return run
+
+
+TINY_CLIP = '''"""A CLIP of four blocks with 32 features, for tests."""
+
+import open_clip
+import torch
+
+OPEN_CLIP = "tiny"
+
+
+def network(s, weights=None):
+    """Random, from a fixed seed, without `weights`."""
+    from mvfa.backbone import fill, read_weights
+
+    seen = {"image_size": s.size, "layers": 4, "width": 32, "head_width": 16, "patch_size": 16}
+    told = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        clip = open_clip.CLIP(embed_dim=16, vision_cfg=seen, text_cfg=told)
+    if weights:
+        fill(clip, read_weights(weights))
+    return clip.eval()
+'''
+TRAINED_CLIP = """
+import sys, safetensors.torch, torch
+from types import SimpleNamespace
+from network import network
+
+clip = network(SimpleNamespace(size=(64, 48)))
+torch.manual_seed(7)
+for weight in clip.parameters():
+    weight.data.add_(0.02 * torch.randn_like(weight))
+safetensors.torch.save_file({name: value.contiguous() for name, value in clip.state_dict().items()}, sys.argv[1])
+"""
+DETECT = Design(
+    template="detect", network="clip_vit_b16", dims=2, channels=3, size=(64, 48), intensity="unit", loss="log-odds",
+    lr=1e-2, batch=8, epochs=1, shots=2,
+)  # fmt: skip
+
+
+def detecting(home: Path) -> tuple[Run, Path]:
+    """A run that tells pictures with a spot from those without, on a small CLIP; and that CLIP's file."""
+    root, items = home / "data", []
+    root.mkdir(parents=True)
+    for number in range(14):
+        random, label = np.random.default_rng(number), ANOMALY_LABELS[number % 2]
+        picture, spot = random.normal(90, 15, (72, 80)), np.zeros((72, 80), bool)
+        spot[20:44, 30:56] = number % 2
+        Image.fromarray(np.clip(picture + 100 * spot, 0, 255).astype(np.uint8)).save(root / f"{number}.png")
+        Image.fromarray(spot.astype(np.uint8) * 255).save(root / f"mask{number}.png")
+        mask = {"mask": f"mask{number}.png"} if number % 2 else {}
+        items.append(Item(id=f"case{number}", patient=f"p{number}", image=f"{number}.png", label=label, **mask))
+    split = {"training": tuple(items[:6]), "validation": tuple(items[6:12]), "test": tuple(items[12:])}
+    index = Index(task="anomaly_detection", labels=ANOMALY_LABELS, about="picture", **split)
+    run = Run.create(Request(text="Find what is abnormal.", data=str(root)), home / "runs")
+    plan = Plan(
+        task="anomaly_detection", goal="Find what is abnormal.", modality="other", dims=2, images="#.png",
+        labels=ANOMALY_LABELS, label_values=ANOMALY_LABELS, source=Source(kind="folder", path=""), about="picture",
+        shots=2,
+    )  # fmt: skip
+    inventory.note(run, index, root)
+    stages = {"plan": plan, "index": index, "design": DETECT, "script": Script(trusted=True)}
+    for name, value in (stages | {"outcome": Outcome(status="done", phantom=True)}).items():
+        run.commit(name, value)
+    code, weights = emit.emit(DETECT, index, run.folder / "code"), home / "clip.safetensors"
+    (code / "network.py").write_text(TINY_CLIP)
+    subprocess.run([sys.executable, "-c", TRAINED_CLIP, str(weights)], cwd=code, check=True)
+    (home / "index.json").write_text(index.without_test_labels().model_dump_json())
+    given = ["--index", home / "index.json", "--data", root, "--out", run.folder / "model", "--weights", weights]
+    subprocess.run([sys.executable, "train.py", *map(str, given), "--set", "workers=1"], cwd=code, check=True)
+    return run, weights
 
 
 def table(path: Path) -> dict[str, str]:

@@ -28,6 +28,7 @@ from m3dspy.workspace.indexes.anomalies import from_anomalies
 from m3dspy.workspace.indexes.checking import check_index, summary
 from m3dspy.workspace.indexes.forms import from_json, write_m3builder
 from m3dspy.workspace.indexes.gathering import from_folders, from_pairs, from_table
+from m3dspy.workspace.indexes.headers import group_by_header
 from m3dspy.workspace.indexes.lookalikes import group_lookalikes
 from m3dspy.workspace.indexes.reports import from_reports
 from m3dspy.workspace.indexes.splitting import cap, split
@@ -43,6 +44,7 @@ __all__ = [
     "from_pairs",
     "from_reports",
     "from_table",
+    "group_by_header",
     "group_lookalikes",
     "manual",
     "split",
@@ -111,6 +113,6 @@ def write_index(
 def manual() -> str:
     """Signatures and docstrings of the helpers, as the manual for whoever writes a prepare.py."""
     gathering = (from_table, from_folders, from_pairs, from_anomalies, from_reports, from_json)
-    helpers = (arguments, *gathering, group_lookalikes, split, cap, write_index)
+    helpers = (arguments, *gathering, group_by_header, group_lookalikes, split, cap, write_index)
     text = "\n\n".join(f"ix.{h.__name__}{inspect.signature(h)}\n{inspect.getdoc(h)}" for h in helpers)
     return re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text)

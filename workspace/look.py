@@ -82,7 +82,7 @@ def look(
         "tables": [seen.table for seen in tables],
         "pairs": _pairs(root, found, notes),
         "class_folders": _class_folders(images),
-        "patients": patient_keys(images, tables),
+        "patients": patient_keys(root, images, tables),
         "documents": documents,
     }
     cases = {case: paths for measured in images for case, paths in measured.cases.items()}

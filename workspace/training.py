@@ -147,7 +147,7 @@ def predict(
 
     Raises: RunFailed, M3Error: also when a case could not be answered, which costs no other.
     """
-    work, given, failed = out / UNFINISHED, _backbone(run, weights), {}
+    work, given, failed = out / UNFINISHED, clip_of(run, weights), {}
     with TemporaryDirectory(prefix="m3dspy-predict-") as scratch:
         with disk(out):
             work.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def _training_lines(
     When it has ended, what it made of the images is kept for the next.
     """
     index, data = public.shown(run, test=test, trusted=trusted)
-    given = _backbone(run) | _start(run) | _features(run)
+    given = clip_of(run) | _start(run) | _features(run)
     try:
         yield from _lines(
             run,
@@ -248,7 +248,7 @@ def _lines(
     return execute.stream(code, SCRIPT, arguments, out=out, log=log, seconds=seconds, **{"gpus": "all", **how})
 
 
-def _backbone(run: Run, weights: str | None = None) -> dict[str, Path]:
+def clip_of(run: Run, weights: str | None = None) -> dict[str, Path]:
     """What a script that reads a pretrained backbone is given: name of the argument -> what is mounted."""
     weights = weights or run.load("request", Request).weights
     if not weights or not _reads_clip(run):

@@ -21,17 +21,18 @@ from m3dspy.workspace.exporting import bundle
 from m3dspy.workspace.runs import Run, dataset, disk, write_atomic
 
 FORMS = {"bundle": ("fire",), "onnx": ("onnxscript", "onnxruntime"), "torchscript": ()}  # and what each needs
-GRAPHS = ("classification", "segmentation")  # whose answer is one pass through the network, patch by patch or not
 CASES = 3  # held out, on which model and export are compared
-CLOSE = 1e-4  # of the largest logit
+CLOSE = 1e-4  # of the largest answer, or of 1
 BESIDE = Path(__file__).parent / "beside"
+EXAMPLE = "example.py"  # runs an ONNX graph without PyTorch
 SECONDS = 3600.0
 LARGEST_LINE = 1 << 16
 
 
-def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool) -> str:
+def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool, clip: str | None = None) -> str:
     """Write the model of a finished run to a new folder; how it was compared with the model, in words.
 
+    Args:   clip: weights of a frozen backbone, in place of those that the run was given.
     Raises: UsageError: there is no such form, it cannot hold this model, a package is missing, `out` is not empty, or
             the held-out images are not there.  RunFailed: the export ended badly, or answers differently; nothing is
             left in `out`.
@@ -48,7 +49,7 @@ def export(run: Run, form: str, out: Path, *, trusted: bool, unsafe: bool) -> st
     with TemporaryDirectory(prefix="m3dspy-export-") as scratch:
         made = Path(scratch, "made")
         made.mkdir()
-        how = {"trusted": trusted, "unsafe": unsafe}
+        how = {"trusted": trusted, "unsafe": unsafe, "clip": clip}
         compare = _bundle if form == "bundle" else _graph
         said = compare(run, form, items, root, made, Path(scratch), **how)
         with disk(out):
@@ -60,9 +61,7 @@ def _check(form: str, index: Index, out: Path, needs: str | None) -> None:
     """Args: needs: the package that does the work of the run's template."""
     if form not in FORMS:
         raise UsageError(str(unknown("form", form, FORMS)))
-    if index.task == "anomaly_detection":
-        raise UsageError("An anomaly detection cannot be exported: its backbone is CLIP's. Use m3dspy predict.")
-    if form != "bundle" and index.task not in GRAPHS:
+    if form != "bundle" and index.task == "report_generation":
         raise UsageError(
             f"A {index.task} cannot be exported to {form}: it writes word by word, which is no graph. Use --to bundle."
         )
@@ -82,38 +81,56 @@ def _paths(item: Item) -> Sequence[str]:
 
 # ------------------------------------------------------------------------------------------------ one graph
 def _graph(
-    run: Run, form: str, items: Sequence[Item], root: Path, made: Path, scratch: Path, *, trusted: bool, unsafe: bool
+    run: Run,
+    form: str,
+    items: Sequence[Item],
+    root: Path,
+    made: Path,
+    scratch: Path,
+    *,
+    trusted: bool,
+    unsafe: bool,
+    clip: str | None,
 ) -> str:
     """The network as one file. What goes in and comes out stands in README.md beside it."""
     code, listed = _code(run, scratch / "code"), scratch / "items.json"
     shutil.copy(BESIDE / "graph.py", code)
+    shutil.copy(BESIDE / EXAMPLE, code)
     listed.write_text(json.dumps([item.model_dump(mode="json", include={"id", "image"}) for item in items]))
+    mounts = {"items": listed, "data": root, "model": run.folder / "model", **training.clip_of(run, clip)}
     lines = execute.stream(
         code,
         "graph.py",
-        [form, "--items", "{items}", "--data", "{data}", "--model", "{model}", "--out", "{out}"],
+        [form, *(word for name in (*mounts, "out") for word in (f"--{name}", f"{{{name}}}"))],
         out=made,
-        mounts={"items": listed, "data": root, "model": run.folder / "model"},
+        mounts=mounts,
         log=run.log("export"),
         seconds=SECONDS,
         trusted=trusted,
         unsafe=unsafe,
     )
-    difference = _difference([line for line in lines if line.startswith("{")], run)
+    difference, alone = _differences([line for line in lines if line.startswith("{")], run)
     untrusted.refuse_odd(made)
     if not difference <= CLOSE:
         raise RunFailed(f"The {form} answers differently from the model: by {difference:.2g}.", run.log("export"))
-    write_atomic(made / "README.md", bundle.about_graph(run, form).encode())
+    if alone is not None and not alone <= CLOSE:
+        raise RunFailed(f"{EXAMPLE} answers differently from the model: by {alone:.2g}.", run.log("export"))
+    if alone is not None:
+        shutil.copy(BESIDE / EXAMPLE, made)
+    write_atomic(made / "README.md", bundle.about_graph(run, form, alone is not None).encode())
     shutil.copy(run.folder / "model" / "settings.json", made)
-    equal = f"equal to {difference:.1g} of the largest logit" if difference else "equal to the bit"
-    return f"{len(items)} held-out cases: {equal}"
+    equal = f"equal to {difference:.1g} of the largest answer" if difference else "equal to the bit"
+    probabilities = f"; {EXAMPLE}: probabilities equal to {alone:.1g}" if alone is not None else ""
+    return f"{len(items)} held-out cases: {equal}{probabilities}"
 
 
-def _difference(lines: Sequence[str], run: Run) -> float:
+def _differences(lines: Sequence[str], run: Run) -> tuple[float, float | None]:
+    """Of the graph, and of the script beside it where there is one."""
     try:
-        said = untrusted.strict_json(lines[-1].encode(), "the line")["difference"]
-        if untrusted.finite(said):
-            return float(said)
+        said = untrusted.strict_json(lines[-1].encode(), "the line")
+        difference, alone = said["difference"], said["example"]
+        if untrusted.finite(difference) and (alone is None or untrusted.finite(alone)):
+            return float(difference), None if alone is None else float(alone)
     except (IndexError, KeyError, TypeError, DataError):
         pass
     raise RunFailed("The comparison with the model did not end with a number.", run.log("export"))
@@ -126,10 +143,20 @@ def _code(run: Run, folder: Path) -> Path:
 
 # ------------------------------------------------------------------------------------------------ a MONAI Bundle
 def _bundle(
-    run: Run, form: str, items: Sequence[Item], root: Path, made: Path, scratch: Path, *, trusted: bool, unsafe: bool
+    run: Run,
+    form: str,
+    items: Sequence[Item],
+    root: Path,
+    made: Path,
+    scratch: Path,
+    *,
+    trusted: bool,
+    unsafe: bool,
+    clip: str | None,
 ) -> str:
     """The run's own code in the form of a bundle; MONAI's command must give the very files that `predict` gives."""
-    bundle.write(run, made, _code(run, scratch / "code"), BESIDE / "infer.py")
+    weights = training.clip_of(run, clip).get("weights")
+    bundle.write(run, made, _code(run, scratch / "code"), BESIDE / "infer.py", weights)
     images, answers, native = scratch / "images", scratch / "answers", scratch / "native"
     answers.mkdir()
     named = [_copied(item, root, images) for item in items]
@@ -150,7 +177,7 @@ def _bundle(
     )
     for _ in lines:
         pass
-    training.predict(run, named, images, native, trusted=trusted, unsafe=unsafe)
+    training.predict(run, named, images, native, trusted=trusted, unsafe=unsafe, weights=clip)
     untrusted.refuse_odd(answers)
     given, wanted = _files(answers), _files(native)
     if given != wanted:

@@ -1,6 +1,7 @@
 """The files of a MONAI Bundle for a run's model: configs, weights, the run's own code as `scripts`, and the docs.
 
-    configs/metadata.json, inference.json  models/model.safetensors, settings.json  scripts/  docs/README.md  LICENSE
+    configs/metadata.json, inference.json  models/model.pt, model.safetensors, settings.json ...  scripts/
+    docs/README.md  LICENSE
 
 MONAI 1.6, https://docs.monai.io/en/stable/mb_specification.html. Preprocessing, network and answers are the training
 script's, not the same once more in MONAI's transforms: two readings of an image are never quite one.
@@ -29,15 +30,29 @@ The licence of the weights depends on the images that they learnt from.
 """
 
 
-def write(run: Run, folder: Path, code: Path, door: Path) -> None:
-    """Write the bundle. Args: code: of the run.  door: the script that inference.json goes through."""
+DETECTOR = ("adapters.pth", "backbone.txt", "detector.json", "detector.safetensors")  # of an anomaly detection
+CLIP = "clip"  # the file of its frozen backbone
+
+
+def write(run: Run, folder: Path, code: Path, door: Path, clip: Path | None) -> None:
+    """Write the bundle.
+
+    Args: code: of the run.  door: the script that inference.json goes through.  clip: the file of a frozen backbone.
+    """
+    import safetensors.torch
+    import torch
+
     for part in ("configs", "models", "docs"):
         (folder / part).mkdir()
     shutil.copytree(code, folder / "scripts")
     shutil.copy(door, folder / "scripts" / door.name)
     (folder / "scripts" / "__init__.py").write_text("")
-    for name in ("model.safetensors", "settings.json"):
+    anomalies = run.load("index", Index).task == "anomaly_detection"
+    for name in ("model.safetensors", "settings.json", *(DETECTOR if anomalies else ())):
         shutil.copy(run.folder / "model" / name, folder / "models")
+    if clip:
+        shutil.copyfile(clip, folder / "models" / CLIP)
+    torch.save(safetensors.torch.load_file(run.folder / "model" / "model.safetensors"), folder / "models" / "model.pt")
     slices = isinstance(run.load("index", Index).training[0].image, tuple)
     for name, value in (("metadata", metadata(run)), ("inference", inference(slices))):
         (folder / "configs" / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")
@@ -99,8 +114,10 @@ def metadata(run: Run) -> dict[str, Any]:
 def needed(run: Run) -> list[str]:
     """The packages that the bundle imports beside PyTorch and NumPy."""
     design = run.load("design", Design)
-    timm = ["timm"] if constants(design.network).get("WEIGHTS") == "timm" else []
-    return [*NEEDED, *timm, *filter(None, [templates()[design.template].needs])]
+    network, needs = constants(design.network), templates()[design.template].needs
+    of_timm, of_clip = network.get("WEIGHTS") == "timm", "OPEN_CLIP" in network
+    others = {"timm": of_timm, "open_clip_torch": of_clip, needs: needs}
+    return [*NEEDED, *(package for package, wanted in others.items() if package and wanted)]
 
 
 def _metrics(grade: Grade) -> dict[str, Any]:
@@ -110,17 +127,16 @@ def _metrics(grade: Grade) -> dict[str, Any]:
 
 def _input(run: Run) -> dict[str, Any]:
     plan, design = run.load("plan", Plan), run.load("design", Design)
-    divisor = constants(design.network).get("DIVISOR", {}).get(design.dims, 1)
-    whole, own = plan.task != "segmentation", templates()[design.template].needs is not None
+    unbounded = design.intensity == "zscore" or templates()[design.template].needs is not None
     return {
         "type": "image",
         "format": "hounsfield" if design.intensity == "window" else "magnitude",
         "modality": plan.modality,
         "num_channels": design.channels,
-        "spatial_shape": list(design.size) if whole else [f"{divisor}*n"] * design.dims,
+        "spatial_shape": list(design.size),
         "dtype": "float32",
-        "value_range": [] if own or design.intensity == "zscore" else [-1, 1],
-        "is_patch_data": not whole,
+        "value_range": [] if unbounded else [0 if plan.task == "anomaly_detection" else -1, 1],
+        "is_patch_data": plan.task == "segmentation",
         "channel_def": {str(channel): f"image {channel}" for channel in range(design.channels)},
     }
 
@@ -128,12 +144,13 @@ def _input(run: Run) -> dict[str, Any]:
 def _output(run: Run) -> dict[str, Any]:
     plan, design, index = run.load("plan", Plan), run.load("design", Design), run.load("index", Index)
     names = ["background", *index.labels] if plan.task == "segmentation" else list(index.labels)
-    kind = {"segmentation": "segmentation", "classification": "probabilities"}.get(plan.task, "text")
+    one_hot = plan.task == "segmentation" and not index.multilabel
     return {
-        "type": "image" if plan.task == "segmentation" else "probabilities",
-        "format": kind,
+        "type": {"segmentation": "image", "report_generation": "series"}.get(plan.task, "probabilities"),
+        "format": "sequence" if plan.task == "report_generation" else "labels" if one_hot else "classes",
+        "modality": "n/a",
         "num_channels": len(names) or 1,
-        "spatial_shape": _input(run)["spatial_shape"] if plan.task == "segmentation" else [1] * design.dims,
+        "spatial_shape": list(design.size) if plan.task == "segmentation" else [1] * design.dims,
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": plan.task == "segmentation",
@@ -162,16 +179,17 @@ def readme(run: Run) -> str:
             "    --bundle_root . --dataset_dir IMAGES --output_dir ANSWERS",
             "```",
             "",
-            "Masks are written in each image's own grid; classes, with probabilities, in predictions.csv; reports in",
-            "reports.json. `scripts/` is the code that trained the model, word for word. A language model may have",
-            "mended its train.py: read it before you run it where nothing contains it.",
+            "Masks and maps are written in each image's own grid; classes, with probabilities, in predictions.csv;",
+            "reports in reports.json. `scripts/` is the code that trained the model, word for word. A language model",
+            "may have mended its train.py: read it before you run it where nothing contains it. It reads",
+            "model.safetensors; model.pt holds the same weights, for other software that reads bundles.",
             "",
         ]
     )
 
 
-def about_graph(run: Run, form: str) -> str:
-    """README.md beside one graph."""
+def about_graph(run: Run, form: str, example: bool) -> str:
+    """README.md beside one graph. Args: example: whether example.py lies there, too."""
     design, index = run.load("design", Design), run.load("index", Index)
     size = " x ".join(map(str, design.size))
     seen = {
@@ -188,7 +206,20 @@ def about_graph(run: Run, form: str) -> str:
             "sliding_window_inference), on the image and its mirror images along `flips`; the mean of the softmax is",
             "resampled to the image's own grid. None of that is in the graph.",
         ],
+        "anomaly_detection": [
+            f"`image`: (1, 3, {size}) float32, one image fitted to this size (bicubic, antialiased), from 0 to 1.",
+            "`score`: how abnormal it is; `map`: the same of each pixel, to be enlarged to the image's own grid. Both",
+            "are 0 to 1, and 0.5 is the threshold. CLIP, adapters, memory and thresholds are in the graph.",
+        ],
     }[index.task]
+    if index.task == "anomaly_detection":
+        before = ["Before the network: intensities by `intensity` and `window` of settings.json, to 0 .. 1."]
+    else:
+        before = [
+            "Before the network: axes to right, anterior, superior; resampling to `spacing` mm; intensities by",
+            "`intensity` and `window` of settings.json, to -1 .. 1 (zscore: to mean 0 and deviation 1). The code of",
+            "each step is in images.py of the run's `code/`.",
+        ]
     return "\n".join(
         [
             *_about(run),
@@ -196,12 +227,25 @@ def about_graph(run: Run, form: str) -> str:
             "",
             *seen,
             "",
-            "Before the network: axes to right, anterior, superior; resampling to `spacing` mm; intensities by",
-            "`intensity` and `window` of settings.json, to -1 .. 1 (zscore: to mean 0 and deviation 1). The code of",
-            "each step is in images.py of the run's `code/`.",
+            *before,
             "",
+            *(_alone(example) if form == "onnx" else []),
         ]
     )
+
+
+def _alone(example: bool) -> list[str]:
+    if not example:
+        return ["There is no script for ONNX Runtime alone: the images are of a format that needs more packages.", ""]
+    return [
+        "example.py does all of that with NumPy, and writes the answers to new images without PyTorch:",
+        "",
+        "```",
+        "pip install onnxruntime numpy nibabel pillow",
+        "python example.py ANSWERS IMAGE [IMAGE ...]",
+        "```",
+        "",
+    ]
 
 
 def _about(run: Run) -> list[str]:

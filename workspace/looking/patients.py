@@ -1,25 +1,29 @@
-"""Where a dataset says which images belong to the same patient: a column of a table, a folder, or the file name."""
+"""Where a dataset says which images are of one patient: a column of a table, DICOM's header, a folder, a file name."""
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from m3dspy.signatures.values import PatientKey
 from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.columns import Seen, is_missing, names_person
-from m3dspy.workspace.looking.measuring import Measured
+from m3dspy.workspace.looking.measuring import Measured, spread
 from m3dspy.workspace.looking.tree import Family
 from m3dspy.workspace.patterns import SPLIT_WORDS, tokens, word_set, words
+from m3dspy.workspace.sources import dicom
 
 STUDY_WORDS = word_set("id uid exam study case accession scan")
 BUCKET = 100  # pictures a folder; a folder of more is no patient's
 LEAST_PATIENTS, ENOUGH_PATIENTS = 4, 10
+HEADERS, RUN = 2000, 8  # images whose header is read, in runs of neighbours
 LEAST_REPEATS = 1.2  # images a patient, from which on part of a file name is a key
 _VISITS = r"([^/]+)[_-](?i:MR|visit|ses|session|tp|v)-?\d+/"  # a folder a visit: OAS1_0001_MR1, OAS1_0001_MR2
 _KNOWN = (r"(\d{3}_S_\d{4})", r"(TCGA-\w\w-\w{4})")  # ADNI's and TCGA's patient ids, wherever they stand
 _SEQUENCE = r"^(.+)[-_](?i:t1|t1n|t1c|t1ce|t2|t2w|t2f|flair|dwi|adc|swi|pd)\."  # a name that ends in an MR sequence
 
 
-def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[PatientKey]:
+def patient_keys(root: Path, images: Sequence[Measured], tables: Sequence[Seen]) -> list[PatientKey]:
     """Every place where the patient can be read off, the surest first."""
     columns = [key for seen in tables for key in _columns(seen)]
     sure = [key for key in columns if names_person(key.column)]
@@ -31,7 +35,21 @@ def patient_keys(images: Sequence[Measured], tables: Sequence[Seen]) -> list[Pat
     folders = [key for key in paths.values() if key.part == _VISITS]
     folders += [key for key in paths.values() if key.where == "folder"]
     names = [key for key in paths.values() if key.where == "file name" and key not in folders]
-    return sure + folders + names + likely
+    return sure + _header(root, images) + folders + names + likely
+
+
+def _header(root: Path, images: Sequence[Measured]) -> list[PatientKey]:
+    """DICOM's PatientID, where every image has one and some share it."""
+    if any(found.family.format != "dicom" for found in images):
+        return []
+    people = []
+    for file in spread([files[0] for found in images for files in found.cases.values()], HEADERS, RUN):
+        with suppress(ValueError):  # what is wrong with a file is told where it is measured
+            people.append(dicom.patient(root / file))
+    patients = len(set(people))
+    if not all(people) or not LEAST_PATIENTS <= patients < len(people):
+        return []
+    return [PatientKey(where="header", part="PatientID", patients=patients, images=len(people))]
 
 
 def _of_family(found: Measured) -> Iterator[PatientKey | None]:

@@ -92,6 +92,15 @@ def series(paths: list[Path]) -> list[list[Path]]:
     return [[path for _, _, path in sorted(ranks)] for ranks in groups.values()]
 
 
+def patient(path: Path) -> str:
+    """Whose image a file is, by its PatientID; "" where it says nothing. Who asks numbers patients, and keeps no id."""
+    from pydicom import dcmread
+
+    with reading(path):
+        tags: Any = ["PatientID"]
+        return str(dcmread(path, stop_before_pixels=True, specific_tags=tags).get("PatientID") or "").strip()
+
+
 def slices(paths: list[Path]) -> list[tuple[Path, int]]:
     """Where each slice of the volume that `read` gives comes from: its file, and its frame in it from 0 on."""
     datasets, files = _volume(paths)

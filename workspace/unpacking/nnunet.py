@@ -45,11 +45,11 @@ def unpack(root: Path, plain: Plain) -> bool:
             most = max(most, len(files))
             ending = files[0][len(f"{lead}images{part}/{case}_0000") :]
             mask = masks.get(f"{case}{ending}")
+            name = f"{case}-test" if split == "test" and case in trained else case
+            image = plain.merged(root, name, files)
             if mask is None:
                 without += 1
                 continue
-            name = f"{case}-test" if split == "test" and case in trained else case
-            image = plain.merged(root, name, files)
             plain.pair(image, _mask(root, mask, name, regions, plain), split)
     if most > 1:
         plain.how.append(_told(most))
@@ -58,7 +58,7 @@ def unpack(root: Path, plain: Plain) -> bool:
     if ignored:
         plain.how.append("Voxels to be ignored count as background.")
     if without:
-        plain.how.append(f"{without} images without a mask are left out.")
+        plain.how.append(f"{without} images have no mask: there is nothing to learn from them.")
     return True
 
 

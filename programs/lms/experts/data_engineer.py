@@ -27,6 +27,8 @@ def write_prepare(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
         "root, out = ix.arguments()",
         *_items(plan, group, fingerprint),
     ]
+    if plan.patient and plan.patient.where == "header":
+        lines.append("items = ix.group_by_header(root, items)")
     if plan.patient is None and plan.task != "segmentation":
         lines.append("items = ix.group_lookalikes(root, items)  # nothing names the patient")
     shares = f", {anomalies.shares(plan, fingerprint)}" if plan.task == "anomaly_detection" else ""
@@ -104,6 +106,6 @@ def _in(plan: Plan, group: Group) -> bool:
 
 
 def _patient(plan: Plan) -> str | None:
-    if plan.patient is None or plan.patient.where == "column":
+    if plan.patient is None or plan.patient.where in ("column", "header"):
         return None
     return "folder" if plan.patient.where == "folder" else plan.patient.part

@@ -131,8 +131,10 @@ def _images(group: Group, fingerprint: Fingerprint) -> str | list[str]:
 
 def _patient(plan: Plan) -> str | None:
     """A regular expression on the path."""
-    if plan.patient is None or plan.patient.where != "folder":
-        return plan.patient.part if plan.patient else None
+    if plan.patient is None or plan.patient.where == "header":
+        return None
+    if plan.patient.where != "folder":
+        return plan.patient.part
     part = re.sub(r"\((?!\?)", "(?:", regex_of(plan.patient.part).pattern)
     return f"(?:^|/)({part})/"
 

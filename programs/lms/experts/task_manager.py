@@ -22,7 +22,10 @@ from m3dspy.signatures.values import (
     Source,
     Task,
 )
+from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.columns import names_person
+from m3dspy.workspace.patterns import MASK_WORDS
+from m3dspy.workspace.patterns import words as name_words
 
 _LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
 _OWN_NAME = re.compile(r"`([^`]+)`")
@@ -85,9 +88,9 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
             f"The request asks for {asked}, but the masks are boxes drawn around what was found: they can teach where "
             "something is, and not its shape or size."
         )
-    _same_disease(request, " ".join(_mask_names(fingerprint, card, pair).values()), fingerprint, card)
+    names = _mask_names(request, fingerprint, card, pair)
+    _same_disease(request, " ".join(names.values()), fingerprint, card)
     group = _group(fingerprint, pair.image)
-    names = _mask_names(fingerprint, card, pair)
     asked = {value: name for value, name in names.items() if words.named(name, request)}
     if not asked and not words.unspecific(request) and _organs(request):
         raise _Refusal(f"The masks hold {', '.join(names.values())}; what the request names is not among them.")
@@ -306,8 +309,8 @@ def _same_disease(request: str, labels: str, fingerprint: Fingerprint, card: Dat
         )
 
 
-def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
-    """Voxel value -> name, from a label list in the folder, the card, or (last) the values themselves."""
+def _mask_names(request: str, fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> dict[int, str]:
+    """Voxel value -> name, from a label list in the folder, the card, the masks' path, or the values themselves."""
     seen = sorted(int(value) for value in pair.values if int(value) != 0)
     stem = pair.mask.rpartition("/")[2].partition(".")[0]
     own_first = sorted(fingerprint.documents, key=lambda document: stem not in document.path)
@@ -318,7 +321,19 @@ def _mask_names(fingerprint: Fingerprint, card: DataCard | None, pair: Pair) -> 
         int(value): name.strip()
         for value, name in re.findall(r"`(\d+)`\s*=?\s*([A-Za-z][\w -]+)", card.text if card else "")
     }
+    if not told and len(seen) == 1 and (name := _named_by_path(request, pair)):
+        return {seen[0]: name}
     return told or {value: f"structure {value}" for value in seen or [1]}
+
+
+def _named_by_path(request: str, pair: Pair) -> str:
+    """What is to be marked by the request, if a part of the masks' path is called so: `spot` of masks/spot/#.png."""
+    wanted = re.split(r"\b(?:in|on|of|from)\b", request.lower())[0]  # not where it is, as in "in brain MR"
+    folders, _, name = pair.mask.rpartition("/")
+    beside = {*MASK_WORDS, *name_words(pair.image)}
+    parts = [[word for word in name_words(part) if word not in beside] for part in (*folders.split("/"), stem(name))]
+    asked = {" ".join(part) for part in parts if part and words.named(" ".join(part), wanted)}
+    return asked.pop() if len(asked) == 1 else ""
 
 
 def _label_list(text: str) -> dict[int, str]:

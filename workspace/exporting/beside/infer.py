@@ -47,12 +47,16 @@ def _id(place: str) -> str:
 
 
 def network_def(model: str) -> Any:
-    """The network with its trained weights."""
-    return _loaded(Path(model))[1]
+    """The network with its trained weights; of an anomaly detection the CLIP with its adapters."""
+    net = _loaded(Path(model))[1]
+    return getattr(net, "detector", net)
 
 
 def _loaded(model: Path) -> Any:
     train = import_module("train")
+    if train.TASK == "anomaly_detection":
+        clip = model / "clip"  # is not there where the run had a random one
+        return train.load_model(model, train.Settings, clip if clip.is_file() else None)
     own = getattr(train, "saved_writer", None) or getattr(train, "saved_network", None)
     return (own or import_module("harness").saved_model)(model, train.Settings)
 
