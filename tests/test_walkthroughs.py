@@ -15,8 +15,6 @@ END = "\x1e"  # printed after each block of commands
 DECIMAL = r"\d+\.\d+"
 KINDS = {"...": ".*", " ": r"\s+", "0.0": DECIMAL}
 
-pytestmark = pytest.mark.slow
-
 
 def steps(page):
     """(commands, lines that they are said to print) of a page, in order."""
@@ -43,9 +41,18 @@ def environment():
         yield {**os.environ, "PATH": path, "COLUMNS": "200", "OPENAI_API_KEY": "none", "OPENAI_BASE_URL": base}
 
 
+def test_a_shown_line_holds_but_for_decimals_and_dots():
+    line = seen("  trial 0: complete 0.613 in ...csv")
+    assert re.search(line, "trial 0:   complete 0.5 in runs/a.csv")
+    assert not re.search(line, "trial 1: complete 0.613 in runs/a.csv")
+    assert not re.search(line, "trial 0: complete in runs/a.csv")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_does_what_it_says(page, environment, tmp_path):
     told = steps(page)
+    assert any(lines for _, lines in told)
     script = "".join(f"{commands}printf '\\036'\n" for commands, _ in told)
     done = subprocess.run(
         ["bash", "-e", "-c", script], cwd=tmp_path, env=environment,
