@@ -1,12 +1,12 @@
 # make demo: train, tune, grade and report on made-up data.   make test: the slow tests too.   make soak: those of minutes each.
-# make lint.   make clean.
+# make lint.   make docs: the pages, in site/.   make clean.
 # The first of them sets up .venv with the first Python 3.11 or newer that can; another one: make test PYTHON=/path/to/python3
 SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.{13,12,11}; do \
 	  $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test soak lint docs clean
 
 demo: .venv/installed
 	.venv/bin/m3dspy demo
@@ -22,8 +22,11 @@ lint: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright --pythonpath .venv/bin/python
 
+docs: .venv/installed
+	.venv/bin/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 .venv/installed: pyproject.toml

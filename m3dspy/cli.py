@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from m3dspy import __version__
+from m3dspy import __version__, completion
 from m3dspy.errors import M3Error, Stopped, UsageError
 
 app = typer.Typer(
@@ -26,7 +26,12 @@ app.add_typer(program, name="program")
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for machines, and nothing else, on stdout")]
 Runs = Annotated[Path, typer.Option(help="the folder that holds the runs")]
-Program = Annotated[str | None, typer.Option(help="a compiled program: its folder, or a name of `program list`")]
+Program = Annotated[
+    str | None,
+    typer.Option(
+        help="a compiled program: its folder, or a name of `program list`", autocompletion=completion.programs
+    ),
+]
 Force = Annotated[bool, typer.Option(help="use the program even if it was compiled for other code or was edited")]
 Lm = Annotated[
     str | None,
@@ -214,7 +219,7 @@ def run(
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    run: Annotated[str, typer.Argument(help="a run's name or folder", autocompletion=completion.runs)],
     folder: Annotated[Path | None, typer.Option("--data", help="where the dataset lies now, if it was moved")] = None,
     runs: Runs = Path("runs"),
     cluster: Annotated[str | None, typer.Option(help="another Dask scheduler; '': this machine")] = None,
@@ -232,7 +237,7 @@ def resume(
 
 @app.command()
 def tune(
-    run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    run: Annotated[str, typer.Argument(help="a run's name or folder", autocompletion=completion.runs)],
     trials: Annotated[int, typer.Option(help="further Optuna trials", min=1)] = 10,
     time: Time = None,
     runs: Runs = Path("runs"),
@@ -253,7 +258,7 @@ def tune(
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
+    run: Annotated[str, typer.Argument(help="a finished run's name or folder", autocompletion=completion.runs)],
     images: Annotated[Path, typer.Argument(help="an image, or a folder of images")],
     out: Annotated[Path, typer.Option(help="where the predictions go; those it holds of this model are kept")],
     dicom_seg: Annotated[
@@ -276,7 +281,7 @@ def predict(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="a finished run's name or folder")],
+    run: Annotated[str, typer.Argument(help="a finished run's name or folder", autocompletion=completion.runs)],
     to: Annotated[str, typer.Option(help="bundle (of MONAI), onnx or torchscript")],
     out: Annotated[Path, typer.Option(help="where it goes; must be new or empty")],
     weights: Weights = None,
@@ -293,7 +298,7 @@ def export(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="a run's name or folder, finished or not")],
+    run: Annotated[str, typer.Argument(help="a run's name or folder, finished or not", autocompletion=completion.runs)],
     open_it: Annotated[bool, typer.Option("--open", help="show it in the browser")] = False,
     live: Annotated[bool, typer.Option("--live", help="serve it on this machine alone while the run goes on")] = False,
     runs: Runs = Path("runs"),
@@ -340,7 +345,9 @@ def list_runs(runs: Runs = Path("runs"), json: Json = False) -> None:
 def compile_program(
     teacher: Annotated[str, typer.Option(help="a strong language model, which is only needed now")],
     student: Annotated[str, typer.Option(help="the cheaper one that the program is to run on")] = "gpt-4o-mini",
-    optimizer: Annotated[str, typer.Option(help="bootstrap, random-search, mipro or gepa")] = "gepa",
+    optimizer: Annotated[
+        str, typer.Option(help="bootstrap, random-search, mipro or gepa", autocompletion=completion.optimizers)
+    ] = "gepa",
     api_base: ApiBase = None,
     tasks: Annotated[
         list[str] | None, typer.Option("--tasks", help="a training layout or dataset; repeat for more (default: all)")
@@ -392,7 +399,12 @@ def compile_program(
 
 @app.command()
 def compare(
-    program: Annotated[str, typer.Argument(help="a compiled program: its folder, or a name of `program list`")],
+    program: Annotated[
+        str,
+        typer.Argument(
+            help="a compiled program: its folder, or a name of `program list`", autocompletion=completion.programs
+        ),
+    ],
     lm: Annotated[list[str], typer.Option(help="a language model, as in `run`; repeat for more")],
     api_base: ApiBase = None,
     route: Annotated[
@@ -444,7 +456,8 @@ def doctor(json: Json = False) -> None:
 @app.command()
 def bench(
     tasks: Annotated[
-        list[str] | None, typer.Option("--tasks", help="a dataset; repeat for more (default: all)")
+        list[str] | None,
+        typer.Option("--tasks", help="a dataset; repeat for more (default: all)", autocompletion=completion.datasets),
     ] = None,
     program: Program = None,
     lm: Lm = None,
@@ -543,7 +556,9 @@ def data_list(json: Json = False) -> None:
 
 @data.command("make")
 def data_make(
-    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`, or ALL")],
+    name: Annotated[
+        str, typer.Argument(help="a dataset of `m3dspy data list`, or ALL", autocompletion=completion.datasets)
+    ],
     folder: Annotated[Path, typer.Argument(help="where to; must be new or empty; ALL: a folder for them")],
     size: Annotated[int | None, typer.Option(help="patients or volumes (default: the dataset's own)", min=1)] = None,
     seed: Annotated[int, typer.Option(help="another seed, another phantom")] = 0,
@@ -564,7 +579,7 @@ def data_make(
 
 @data.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`")],
+    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`", autocompletion=completion.datasets)],
     source: Annotated[Path, typer.Option("--from", help="the folder of the download")],
     root: Annotated[
         Path | None, typer.Option("--to", help="link it into this folder, for bench --root (default: verify only)")
@@ -597,7 +612,7 @@ def data_pull(
 
 @data.command("export")
 def data_export(
-    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`")],
+    name: Annotated[str, typer.Argument(help="a dataset of `m3dspy data list`", autocompletion=completion.datasets)],
     folder: Annotated[Path, typer.Argument(help="the task's folder is made in it")],
     source: Annotated[Path, typer.Option("--from", help="the dataset: real, or a phantom of `data make`")],
     json: Json = False,
@@ -638,7 +653,9 @@ def program_list(runs: Runs = Path("runs"), json: Json = False) -> None:
 
 @program.command("show")
 def program_show(
-    name: Annotated[str, typer.Argument(help="a compiled program: its folder or name")],
+    name: Annotated[
+        str, typer.Argument(help="a compiled program: its folder or name", autocompletion=completion.programs)
+    ],
     json: Json = False,
 ) -> None:
     """What compiled a program, scores before and after, what it cost, and its prompts."""
@@ -649,7 +666,9 @@ def program_show(
 
 @program.command("diff")
 def program_diff(
-    name: Annotated[str, typer.Argument(help="a compiled program: its folder or name")],
+    name: Annotated[
+        str, typer.Argument(help="a compiled program: its folder or name", autocompletion=completion.programs)
+    ],
     other: Annotated[str | None, typer.Argument(help="another one (default: against the prompts as written)")] = None,
     json: Json = False,
 ) -> None:
