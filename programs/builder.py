@@ -144,7 +144,7 @@ def _sent_back(run: Run) -> str:
 def _offered(run: Run, plan: Plan) -> Catalogue:
     """What may be chosen for this plan: where weights were given, the networks that start from them."""
     weights, offered = run.load("request", Request).weights, catalogue(plan.task)
-    if plan.task not in ("anomaly_detection", "classification"):
+    if plan.task == "segmentation":
         if weights:
             run.event("warning", text=f"The weights {weights} are not used: nothing in a {plan.task} reads them.")
         return offered

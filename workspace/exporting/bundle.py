@@ -98,8 +98,9 @@ def metadata(run: Run) -> dict[str, Any]:
 
 def needed(run: Run) -> list[str]:
     """The packages that the bundle imports beside PyTorch and NumPy."""
-    network = run.load("design", Design).network
-    return [*NEEDED, *(["timm"] if constants(network).get("WEIGHTS") == "timm" else [])]
+    known = constants(run.load("design", Design).network)
+    more = ["tokenizers", "transformers"] if known["TASK"] == "report_generation" else []
+    return [*NEEDED, *more, *(["timm"] if known.get("WEIGHTS") == "timm" else [])]
 
 
 def _metrics(grade: Grade) -> dict[str, Any]:
