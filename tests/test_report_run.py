@@ -32,10 +32,10 @@ def study(number, folder, random) -> Item:
 @pytest.fixture
 def designed(tmp_path) -> Run:
     """A run whose model is yet to be tuned and trained."""
-    return designed_run(tmp_path, None)
+    return run_of(tmp_path, None)
 
 
-def designed_run(tmp_path, weights: str | None) -> Run:
+def run_of(tmp_path, weights: str | None) -> Run:
     data, random = tmp_path / "data", np.random.default_rng(0)
     data.mkdir()
     items = [study(number, data, random) for number in range(90)]
@@ -64,7 +64,7 @@ def designed_run(tmp_path, weights: str | None) -> Run:
 
 @pytest.mark.slow
 def test_a_language_model_reaches_the_script_in_its_sandbox(tmp_path):
-    run = designed_run(tmp_path, f"gpt2={tiny_gpt2(tmp_path / 'gpt2')}")
+    run = run_of(tmp_path, f"gpt2={tiny_gpt2(tmp_path / 'gpt2')}")
     said = training.smoke(run, trusted=True, unsafe=False)
     own = json.loads((tmp_path / "gpt2/config.json").read_text())["vocab_size"]
     assert f"{own + 4} tokens" in said  # and the marks
