@@ -850,7 +850,7 @@ def test_a_folder_without_a_language_model_that_can_see_is_refused_in_one_line(t
     torch.save(weights, language_model / "pytorch_model.bin")
     refused("the weights are a gpt2 whose weights cannot be read safely")
     (language_model / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    refused("the weights are a llama, which has no cross-attention; GPT-2, BERT, RoBERTa and XGLM have")
+    refused("the weights are a llama; what can be made to attend to an image: gpt2, bert")
     ran = language_model / "ran"
     (language_model / "own.py").write_text(f"open({str(ran)!r}, 'w')")
     own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}

@@ -53,6 +53,8 @@ def test_a_name_fits_every_network_that_open_clip_has_it_for():
 def test_what_is_neither_file_nor_name_is_refused_with_the_names():
     with pytest.raises(UsageError, match=r"^There are no weights 'openay'\. Give the file of a CLIP, .*openai"):
         check("openay")
+    with pytest.raises(UsageError, match=r"^There are no weights 'models/clip\.pt'\. Give the file of a CLIP"):
+        check("models/clip.pt")
     with pytest.raises(UsageError, match=r"^dfn2b is neither a file nor weights that open_clip knows for ViT-L-14-336"):
         file_of("dfn2b", "clip_vit_l14_336")
 

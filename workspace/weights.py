@@ -22,7 +22,7 @@ MEDICALNET = tuple(f"medicalnet_resnet{depth}" for depth in (10, 18, 34, 50))
 HUB = "TencentMedicalNet/MedicalNet-Resnet{depth}", "resnet_{depth}_23dataset.pth"
 FILE = "model.safetensors"  # of timm's on the hub
 OF_LANGUAGE = ("config.json", "tokenizer.json", "*.safetensors")  # all that is read of a language model's folder
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|(distil)?gpt2(-medium|-large|-xl)?")
+HUB_NAME = re.compile(r"(?!.*\.(?:pth?|bin|ckpt|safetensors)$)\w[\w.-]*/\w[\w.-]*|(distil)?gpt2(-medium|-large|-xl)?")
 PROBE = {2: (224, 224), 3: (32, 32, 32)}  # pixels or voxels at which a file is tried
 
 

@@ -16,6 +16,8 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    DynamicCache,
+    EncoderDecoderCache,
     GenerationConfig,
     GPT2Config,
     PreTrainedConfig,
@@ -24,7 +26,7 @@ from transformers import (
 
 MARKS = ("<pad>", "<begin>", "<end>", "<impression>")
 HEADS = 4
-RESERVED = 2  # positions that RoBERTa and its kin do not use
+KINDS = ("gpt2", "bert")  # to which transformers can add cross-attention, and which write here as they learnt
 
 
 # ---------------------------------------------------------------------------------------------------- text
@@ -96,7 +98,7 @@ def known(config: str) -> PreTrainedConfig:
 
 def places(model: PreTrainedModel) -> int:
     """The tokens of the longest text that a model takes."""
-    return model.config.max_position_embeddings - RESERVED
+    return model.config.max_position_embeddings
 
 
 def drawn(config: PreTrainedConfig) -> PreTrainedModel:
@@ -114,10 +116,9 @@ def pretrained(folder: Path) -> tuple[PreTrainedModel, str]:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # the tokenizer's own are plain Exceptions
         raise ValueError(f"no language model of transformers: {_line(error)}") from error
-    config.is_decoder, config.dtype = True, torch.float32
-    if not _can_attend(config):
-        raise ValueError(f"a {config.model_type}, which has no cross-attention; GPT-2, BERT, RoBERTa and XGLM have")
-    config.add_cross_attention = True
+    if config.model_type not in KINDS:
+        raise ValueError(f"a {config.model_type}; what can be made to attend to an image: {', '.join(KINDS)}")
+    config.is_decoder, config.add_cross_attention, config.dtype = True, True, torch.float32
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -136,18 +137,6 @@ def pretrained(folder: Path) -> tuple[PreTrainedModel, str]:
     tokenizer.no_truncation()
     model.resize_token_embeddings(max(config.vocab_size, tokenizer.get_vocab_size()), mean_resizing=False)
     return model, tokenizer.to_str()
-
-
-def _can_attend(config: PreTrainedConfig) -> bool:
-    """Whether cross-attention can be added to a model."""
-    sizes = []
-    for config.add_cross_attention in (False, True):
-        try:
-            with torch.device("meta"):
-                sizes.append(drawn(config).num_parameters())
-        except (ValueError, NotImplementedError):  # no causal language model, or none that can
-            return False
-    return sizes[0] < sizes[1]
 
 
 def _line(error: Exception) -> str:
@@ -202,7 +191,10 @@ class Writer(nn.Module):
         Args: seen: what `look` gave.
         """
         begun = self._begun(len(seen))
-        return self.decoder.generate(begun, encoder_hidden_states=seen, num_beams=beams).tolist()
+        kept = EncoderDecoderCache(
+            DynamicCache(), DynamicCache()
+        )  # keys and values of earlier tokens, and of the image
+        return self.decoder.generate(begun, encoder_hidden_states=seen, num_beams=beams, cache=kept).tolist()
 
     def _begun(self, count: int) -> torch.Tensor:
         return torch.full((count, 1), self.words.begin, device=self.places.device)
