@@ -56,7 +56,8 @@ Weights = Annotated[
     str | None,
     typer.Option(
         help="to start from: for anomaly detection a CLIP's file, or a name of open_clip such as openai (default: "
-        "random); for diagnosis a name of timm, resnet50=FILE of a network of timm, or medicalnet_resnet18=FILE"
+        "random); for diagnosis a name of timm, resnet50=FILE of a network of timm, or medicalnet_resnet18=FILE; for "
+        "reports a language model of the hub, or gpt2=FOLDER"
     ),
 ]
 Track = Annotated[

@@ -148,7 +148,7 @@ def _offered(run: Run, plan: Plan) -> Catalogue:
     weights = request.weights
     if words.wants_nnunet(request.text) and plan.task != "segmentation":
         run.event("warning", text=f"nnU-Net is not used: it marks structures, and this is a {plan.task}.")
-    if plan.task not in ("anomaly_detection", "classification"):
+    if plan.task == "segmentation":
         if weights:
             run.event("warning", text=f"The weights {weights} are not used: nothing in a {plan.task} reads them.")
         return offered

@@ -45,7 +45,7 @@ class Request(Value):
     seed: int = 0
     weights: str | None = Field(
         default=None,
-        description="of a pretrained backbone: a CLIP's file or name, or NAME or NAME=FILE of timm or MedicalNet",
+        description="pretrained: a CLIP's file or name, NAME or NAME=FILE of timm, MedicalNet, or a language model",
     )
     budget: float | None = Field(default=None, ge=0, description="dollars for language models")
     max_calls: int | None = Field(default=None, ge=0, description="calls to language models")

@@ -288,10 +288,11 @@ def test_the_metadata_say_what_the_model_is_and_is_not(run):
     assert not any(item.id in text or item.image in text for item in other.test)
 
 
-def test_a_network_of_timm_names_timm(run, monkeypatch):
-    design, load = run.load("design", Design).model_copy(update={"network": "timm_backbone"}), run.load
+@pytest.mark.parametrize(("network", "package"), [("timm_backbone", "timm"), ("report_cnn", "transformers")])
+def test_a_bundle_names_the_packages_that_only_some_networks_need(network, package, run, monkeypatch):
+    design, load = run.load("design", Design).model_copy(update={"network": network}), run.load
     monkeypatch.setattr(run, "load", lambda name, kind: design if name == "design" else load(name, kind))
-    assert "timm" in bundle.needed(run)
+    assert package in bundle.needed(run)
 
 
 # ------------------------------------------------------------------------------------------------ what cannot be

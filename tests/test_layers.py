@@ -34,7 +34,19 @@ MAY_IMPORT = {  # the longest row that fits a file counts; a row allows the modu
     "m3dspy.optimizers": {*GROUND, *(f"m3dspy.{part}" for part in PARTS)},
 }
 FILES = sorted(path for part in ("m3dspy", *PARTS) for path in (ROOT / part).rglob("*.py"))
-HEAVY = ("torch", "dspy", "optuna", "numpy", "monai", "pandas", "matplotlib", "nibabel", "scipy", "sklearn")
+HEAVY = (
+    "torch",
+    "dspy",
+    "optuna",
+    "numpy",
+    "monai",
+    "pandas",
+    "matplotlib",
+    "nibabel",
+    "scipy",
+    "sklearn",
+    "transformers",
+)
 
 
 def module_of(path):

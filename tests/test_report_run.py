@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from language_models import tiny_gpt2
 from PIL import Image
 from report_text import page_text
 
 from m3dspy import job
 from m3dspy.programs.builder import Script
 from m3dspy.signatures.values import Design, Fingerprint, Index, Item, Knob, PatientKey, Plan, Request, Source
-from m3dspy.workspace import inventory
+from m3dspy.workspace import inventory, training
 from m3dspy.workspace.emit import emit
 from m3dspy.workspace.runs import Run
 
@@ -31,11 +32,15 @@ def study(number, folder, random) -> Item:
 @pytest.fixture
 def designed(tmp_path) -> Run:
     """A run whose model is yet to be tuned and trained."""
+    return run_of(tmp_path, None)
+
+
+def run_of(tmp_path, weights: str | None) -> Run:
     data, random = tmp_path / "data", np.random.default_rng(0)
     data.mkdir()
     items = [study(number, data, random) for number in range(90)]
     index = Index(task="report_generation", labels=(), training=items[:45], validation=items[45:60], test=items[60:])
-    run = Run.create(Request(text="Write reports.", data=str(data), trials=2), tmp_path / "runs")
+    run = Run.create(Request(text="Write reports.", data=str(data), trials=2, weights=weights), tmp_path / "runs")
     run.commit("fingerprint", Fingerprint(files=90, megabytes=0.1, formats={".png": 90}))
     run.commit(
         "plan",
@@ -55,6 +60,14 @@ def designed(tmp_path) -> Run:
     emit(design, index, run.folder / "code")
     run.commit("script", Script(trusted=True))
     return run
+
+
+@pytest.mark.slow
+def test_a_language_model_reaches_the_script_in_its_sandbox(tmp_path):
+    run = run_of(tmp_path, f"gpt2={tiny_gpt2(tmp_path / 'gpt2')}")
+    said = training.smoke(run, trusted=True, unsafe=False)
+    own = json.loads((tmp_path / "gpt2/config.json").read_text())["vocab_size"]
+    assert f"{own + 4} tokens" in said  # and the marks
 
 
 @pytest.mark.slow

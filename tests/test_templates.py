@@ -4,6 +4,7 @@ import csv
 import doctest
 import importlib
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from language_models import tiny_gpt2
 from PIL import Image
 
 import m3dspy
@@ -730,26 +732,42 @@ def test_the_control_gives_every_patient_the_report_of_another():
 
 def test_the_validation_score_of_reports_counts_telling_words_that_nobody_denies():
     module = script("report")
-    said = [module.affirmed(module.words_of(text)) for text in ("Small left effusion. No nodule.", "Nodule.")]
-    assert said == [{"small", "left", "effusion"}, {"nodule"}]
+    assert doctest.testmod(module) == (0, 1)
+    texts = [("Small 2.5 cm left effusion. No nodule", "Effusion"), ("Nodule.", "")]
+    said = [module.affirmed({"findings": findings, "impression": impression}) for findings, impression in texts]
+    assert said == [{"small", "cm", "left", "effusion"}, {"nodule"}]
     written = [{"small", "effusion"}, {"left"}]
-    assert module.agreement(written, said) == 2 * 2 / (3 + 4)
-    assert module.telling_words([{"a", "b"}, {"b", "c"}, {"b", "c"}, {"b"}, {"b"}], ("a", "b", "c")) == ["c"]
+    assert module.agreement(written, said) == 2 * 2 / (3 + 5)
+    assert module.telling_words([{"a", "b"}, {"b", "c"}, {"b", "c"}, {"b"}, {"b"}]) == ("c",)
 
 
 def test_rare_words_weigh_more_in_the_loss():
     module = script("report")
-    s = replace(module.SETTINGS, vocabulary=(*module.SPECIAL, "often", "rare"), rarity=0.5)
-    reports = [["often", "rare"]] + [["often"]] * 9
-    assert module.word_weights(reports, s).tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 2])  # (0.1 / 0.4) ** -0.5
-    assert module.word_weights(reports, replace(s, loss="ce")).tolist() == [1] * 7
+    s = replace(module.SETTINGS, rarity=0.5)
+    often, rare = {"findings": "often", "impression": ""}, {"findings": "often rare", "impression": "rare"}
+    words = module.Words(module.learnt_tokens([rare] + [often] * 9, 5000))
+    texts = [words.numbered(**report) for report in [rare] + [often] * 9]
+    begin, *tokens = texts[0]
+    assert [words.tokenizer.decode([token]) for token in tokens] == [" often", " rare", "", " rare", ""]
+    weights = module.token_weights(texts, words, s).tolist()
+    assert weights[begin] == 1
+    assert [weights[token] for token in tokens] == pytest.approx([1, 2, 1, 2, 1])  # (0.1 / 0.4) ** -0.5
+    assert set(module.token_weights(texts, words, replace(s, loss="ce")).tolist()) == {1}
 
 
 def test_a_text_taken_apart_and_put_together_is_itself():
-    writer = script("writer")
-    assert doctest.testmod(writer) == (0, 2)
-    text = "There is a 2.5 cm x-xxxx nodule (left), stable. No change; see above."
-    assert writer.text_of(writer.words_of(text)) == text
+    module = script("report")
+    texts = {
+        "findings": "There is a 2.5 cm x-xxxx nodule (left), stable. No <end>; see CT above.",
+        "impression": "T₂ ↑",
+    }
+    words = module.Words(module.learnt_tokens([texts, {"findings": "There\n is  no nodule.", "impression": ""}], 5000))
+    assert words.texts(words.numbered(**texts)) == texts
+    assert words.texts(words.numbered("There\n is  no nodule.", "")) == {
+        "findings": "There is no nodule.",
+        "impression": "",
+    }
+    assert module.learnt_tokens([texts], 20) == module.learnt_tokens([texts], 20)
 
 
 @pytest.mark.parametrize(("beams", "size"), [(1, (32, 32)), (3, (32, 32)), (3, (16, 16, 24))])
@@ -758,26 +776,87 @@ def test_the_search_finds_the_text_that_the_decoder_gives_when_it_is_fed_with_it
     import torch
 
     module = script("report")
-    torch.manual_seed(0)
-    words = (*module.SPECIAL, *"abcdefgh")
-    s = replace(module.SETTINGS, vocabulary=words, longest=9, width=4, dims=len(size), size=size)
-    net = module.writer(s).eval()
-    torch.nn.init.normal_(net.embed.weight, std=1.0)
+    reports = [{"findings": "a b c d e f g h a b", "impression": "b c"}] * 2
+    s = replace(module.SETTINGS, longest=9, width=4, dims=len(size), size=size)
+    s, net = module.begun(s, reports, None)
+    net.eval()
+    torch.nn.init.normal_(net.decoder.get_input_embeddings().weight, std=1.0)
     x = torch.randn(3, 1, *s.size)
+    words, never = net.words, [net.words.pad, net.words.begin]
 
-    def mean_log_probability(words: list[int], row: int) -> float:
-        ended = [*words, 2] if len(words) < s.longest - 1 else words
+    def chances(text: list[int], row: int) -> torch.Tensor:
         with torch.no_grad():
-            logits, _ = net(x[row : row + 1], torch.tensor([[1, *ended[:-1]]]))
-        logits[..., [0, 1, 4]] = -torch.inf
-        chances = logits[0].log_softmax(-1)
-        return float(chances[torch.arange(len(ended)), ended].mean())
+            logits, _ = net(x[row : row + 1], torch.tensor([text[:-1]]))
+        logits[..., never] = -torch.inf
+        return logits[0].log_softmax(-1)
 
-    texts, greedy = net.write(x, beams), net.write(x, 1)
-    for row, (text, first) in enumerate(zip(texts, greedy, strict=True)):
-        if beams == 1:  # every word is the most probable one
-            with torch.no_grad():
-                logits, _ = net(x[row : row + 1], torch.tensor([[1, *text]]))
-            logits[..., [0, 1, 4]] = -torch.inf
-            assert logits[0].argmax(-1)[: len(text)].tolist() == text
+    def mean_log_probability(text: list[int], row: int) -> float:
+        return float(chances(text, row)[torch.arange(len(text) - 1), text[1:]].mean())
+
+    seen, _ = net.look(x)
+    found, greedy = ([ended(text, words) for text in net.write(seen, count)] for count in (beams, 1))
+    for row, (text, first) in enumerate(zip(found, greedy, strict=True)):
+        assert text[0] == words.begin and 1 < len(text) <= s.longest
+        assert words.end in text or len(text) == s.longest
+        if beams == 1:  # every token is the most probable one
+            assert chances(text, row).argmax(-1).tolist() == text[1:]
         assert mean_log_probability(text, row) >= mean_log_probability(first, row) - 1e-5
+
+
+def ended(text: list[int], words) -> list[int]:
+    """Without what fills up a text that is shorter than others."""
+    return text[: text.index(words.end) + 1] if words.end in text else text
+
+
+@pytest.fixture
+def language_model(tmp_path):
+    return tiny_gpt2(tmp_path / "gpt2")
+
+
+def test_a_decoder_starts_from_a_language_model_and_is_saved_whole(tmp_path, language_model):
+    module = script("report")
+    kept = {"size": (32, 32), "lr": 1e-6, "epochs": 1}
+    train(module, tmp_path / "data", tmp_path / "out", weights=language_model, **kept)
+    given = safetensors.torch.load_file(language_model / "model.safetensors")
+    learnt = safetensors.torch.load_file(tmp_path / "out/model.safetensors")
+    for name in ("transformer.h.1.attn.c_attn.weight", "transformer.wpe.weight"):
+        torch.testing.assert_close(learnt[f"decoder.{name}"], given[name], atol=1e-4, rtol=0)
+    size = len(given["transformer.wte.weight"])
+    assert len(learnt["decoder.transformer.wte.weight"]) == size + 4  # and the marks
+    assert "decoder.transformer.h.0.crossattention.q_attn.weight" in learnt
+
+    shutil.rmtree(language_model)
+    s, net, fabric = module.saved_writer(tmp_path / "out", module.Settings)
+    items = module.made_up(tmp_path / "data")["test"]
+    assert module.predict(items, tmp_path / "data", tmp_path / "again", s, net, fabric) == []
+    again, first = (tmp_path / folder / "reports.json" for folder in ("again", "out/predictions"))
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_a_folder_without_a_language_model_that_can_see_is_refused_in_one_line(tmp_path, language_model):
+    module, problem = script("report"), script("harness").Problem
+
+    def refused(line: str) -> None:
+        with pytest.raises(problem, match=line) as raised:
+            train(module, tmp_path / "data", tmp_path / "out", weights=language_model)
+        assert "\n" not in str(raised.value)
+
+    config = json.loads((language_model / "config.json").read_text())
+    weights = safetensors.torch.load_file(language_model / "model.safetensors")
+    lacking = {name: tensor for name, tensor in weights.items() if name != "transformer.h.0.attn.c_attn.weight"}
+    safetensors.torch.save_file(lacking, language_model / "model.safetensors", {"format": "pt"})
+    refused(r"the weights are a gpt2 whose weights lack transformer\.h\.0\.attn\.c_attn\.weight and 0 more tensors")
+    (language_model / "model.safetensors").unlink()
+    torch.save(weights, language_model / "pytorch_model.bin")
+    refused("the weights are a gpt2 whose weights cannot be read safely")
+    (language_model / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    refused("the weights are a llama; what can be made to attend to an image: gpt2, bert")
+    ran = language_model / "ran"
+    (language_model / "own.py").write_text(f"open({str(ran)!r}, 'w')")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (language_model / "config.json").write_text(json.dumps(own))
+    refused("the weights are no language model of transformers")
+    assert not ran.exists()
+    (language_model / "config.json").write_text(json.dumps(config))
+    (language_model / "tokenizer.json").write_text("junk")
+    refused("the weights are no language model of transformers")

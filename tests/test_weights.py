@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
+from language_models import tiny_gpt2
 from monai.networks.nets import resnet
 from safetensors.torch import save_file
 
@@ -20,6 +21,7 @@ from m3dspy.workspace.weights import check, file_of
 
 OFFERED = tuple(entry for entry in networks().values() if entry.task == "anomaly_detection")
 DIAGNOSIS = tuple(entry for entry in networks().values() if entry.task == "classification")
+REPORTS = tuple(entry for entry in networks().values() if entry.task == "report_generation")
 TINY = "test_resnet"  # of timm, 0.5 million weights
 
 
@@ -51,6 +53,8 @@ def test_a_name_fits_every_network_that_open_clip_has_it_for():
 def test_what_is_neither_file_nor_name_is_refused_with_the_names():
     with pytest.raises(UsageError, match=r"^There are no weights 'openay'\. Give the file of a CLIP, .*openai"):
         check("openay")
+    with pytest.raises(UsageError, match=r"^There are no weights 'models/clip\.pt'\. Give the file of a CLIP"):
+        check("models/clip.pt")
     with pytest.raises(UsageError, match=r"^dfn2b is neither a file nor weights that open_clip knows for ViT-L-14-336"):
         file_of("dfn2b", "clip_vit_l14_336")
 
@@ -166,7 +170,7 @@ def test_a_benchmark_of_all_tasks_gives_weights_to_those_they_are_for(tmp_path, 
     [
         ("resnet50=nowhere.pt", r"^There is no file nowhere\.pt\. Give --weights resnet50=FILE\.$"),
         ("resnet51={path}", r"^No network is called 'resnet51'\. In NAME=FILE the name is one of timm's"),
-        ("resnet50.nobody", r"^There are no weights 'resnet50\.nobody'\. .* resnet50=FILE\.$"),
+        ("resnet50.nobody", r"^There are no weights 'resnet50\.nobody'\. .* resnet50=FILE; .* gpt2=FOLDER\.$"),
     ],
 )
 def test_what_names_no_weights_of_a_diagnosis_is_refused_at_once(tmp_path, given, said):
@@ -204,3 +208,57 @@ def test_names_of_a_hub_that_cannot_be_reached_are_one_line(monkeypatch):
         network = "timm_backbone" if "medical" not in name else "medicalnet"
         with pytest.raises(UsageError, match=rf"could not be downloaded \(OSError\)\. .*--weights {name}=FILE\.$"):
             file_of(name, network)
+
+
+# ------------------------------------------------------------------------------------------------ reports
+def test_a_language_model_of_a_folder_is_what_reports_start_from(tmp_path):
+    folder = tiny_gpt2(tmp_path / "my model")
+    for given in (str(folder), f"gpt2={folder}"):
+        check(given)
+        assert weights.task_of(given) == "report_generation"
+        assert weights.full(given) == given  # the whole path
+        found = fitting(given, REPORTS)
+        assert [entry.name for entry in found] == ["report_cnn", "report_resnet"]
+        assert all(entry.pretrained for entry in found)  # so that they learn slowly
+        assert (weights.backbone(given, "report_cnn"), file_of(given, "report_cnn")) == ("gpt2", folder)
+
+
+def test_a_folder_that_is_no_language_model_of_its_name_is_refused(tmp_path):
+    folder = tiny_gpt2(tmp_path / "gpt2")
+    with pytest.raises(UsageError, match=r"gpt2 holds a gpt2, not bert\. Give --weights"):
+        check(f"bert={folder}")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match=r"gpt2 lacks \*\.safetensors: a language model's folder holds config\.json"):
+        check(str(folder))
+    (folder / "model.safetensors").write_text("junk")
+    with pytest.raises(UsageError, match="gpt2 holds a gpt2 whose weights cannot be read safely"):
+        fitting(str(folder), REPORTS)
+    with pytest.raises(UsageError, match=r"^openai is no language model, and a report generation reads nothing else"):
+        fitting("openai", REPORTS)
+
+
+def test_a_language_model_of_the_hub_is_fetched_as_files_without_pickles(tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, local_dir, allow_patterns):
+        asked.append((name, local_dir.name, allow_patterns))
+        return str(tiny_gpt2(tmp_path / local_dir.name))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for name in ("distilgpt2", "openai-community/gpt2"):
+        check(name)
+        assert weights.task_of(name) == "report_generation"
+        assert weights.backbone(name, "report_cnn") == name
+        assert len(fitting(name, REPORTS)) == 2
+    kinds = ["config.json", "tokenizer.json", "*.safetensors"]
+    folders = ("distilgpt2", "openai-community--gpt2")
+    assert asked == [(name, folder, kinds) for name, folder in zip(("distilgpt2", name), folders, strict=True)]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))  # nothing was fetched before
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UsageError, match=r"^The language model 'nobody/gpt2' could not be downloaded \(") as refused:
+        file_of("nobody/gpt2", "report_cnn")
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith("Give its folder: --weights gpt2=FOLDER.")

@@ -47,6 +47,8 @@ FIXED = {
     "compile",
     "temperature",
     "folds",
+    "tokenizer",
+    "decoder",
 }
 MOST_VOXELS = 2**25  # in one batch: nnU-Net's largest plans use 2**23, which fill a GPU of 11 GB
 

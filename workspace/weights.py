@@ -3,8 +3,12 @@
 openai                      a name of open_clip          clip.safetensors                a CLIP's file
 resnet50.a1_in1k            a name of timm, for 2D       resnet50=radimagenet.pt         a file of timm's resnet50
 medicalnet_resnet18         MedicalNet's, for 3D         medicalnet_resnet18=r18.pth     a file of that
+openai-community/gpt2       a language model of the      gpt2=FOLDER                     its folder, for the decoder of
+                            Hugging Face hub                                             a report generation
 """
 
+import json
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,43 +21,50 @@ from m3dspy.workspace.emit import constants, networks
 MEDICALNET = tuple(f"medicalnet_resnet{depth}" for depth in (10, 18, 34, 50))
 HUB = "TencentMedicalNet/MedicalNet-Resnet{depth}", "resnet_{depth}_23dataset.pth"
 FILE = "model.safetensors"  # of timm's on the hub
+OF_LANGUAGE = ("config.json", "tokenizer.json", "*.safetensors")  # all that is read of a language model's folder
+HUB_NAME = re.compile(r"(?!.*\.(?:pth?|bin|ckpt|safetensors)$)\w[\w.-]*/\w[\w.-]*|(distil)?gpt2(-medium|-large|-xl)?")
 PROBE = {2: (224, 224), 3: (32, 32, 32)}  # pixels or voxels at which a file is tried
 
 
 def check(weights: str) -> None:
-    """Refuse what is neither a file nor a name of weights that a network of ours starts from.
+    """Refuse what is neither a file or folder nor a name of weights that a network of ours starts from.
 
     Raises: UsageError.
     """
     name, file = _parts(weights)
     if file is not None:
-        if not file.is_file():
+        if not file.exists():
             raise UsageError(f"There is no file {file}. Give --weights {name}=FILE.")
-        if name and not _is_backbone(name):
+        if file.is_dir():
+            _check_folder(name, file)
+        elif name and not _is_backbone(name):
             raise UsageError(
                 f"No network is called {name!r}. In NAME=FILE the name is one of timm's, such as resnet50 or "
                 f"convnext_tiny, or {', '.join(MEDICALNET)}."
             )
-    elif not _is_pretrained(name):
+    elif not HUB_NAME.fullmatch(name) and not _is_pretrained(name):
         known = sorted({tag for entry in networks().values() for tag in _tags(entry.name)})
         if name not in known:
             raise UsageError(
                 f"There are no weights {weights!r}. Give the file of a CLIP, or a name that open_clip can download: "
                 f"{', '.join(known)}; for a diagnosis a name of timm such as resnet50.a1_in1k, one of "
-                f"{', '.join(MEDICALNET)}, or a file as resnet50=FILE."
+                f"{', '.join(MEDICALNET)}, or a file as resnet50=FILE; for reports a language model of the hub such as "
+                "openai-community/gpt2, or its folder as gpt2=FOLDER."
             )
 
 
 def full(weights: str) -> str:
     """The same with the whole path of its file."""
     name, file = _parts(weights)
-    if file is None or not file.is_file():
+    if file is None or not file.exists():
         return weights
     return f"{name}={file.resolve()}" if name else str(file.resolve())
 
 
 def task_of(weights: str) -> Task:
-    """What they are for: a CLIP's for anomaly detection, others for a diagnosis."""
+    """What they are for: a CLIP's for anomaly detection, a language model's for reports, others for a diagnosis."""
+    if _is_of_language(weights):
+        return "report_generation"
     return "classification" if _is_backbone(_parts(weights)[0]) else "anomaly_detection"
 
 
@@ -63,19 +74,27 @@ def file_in(weights: str) -> str:
 
 
 def backbone(weights: str | None, network: str) -> str:
-    """The name of the architecture that a network takes on with these weights; "" for one that has but one."""
-    return _parts(weights)[0] if weights and constants(network).get("WEIGHTS") else ""
+    """The name of the architecture that a network or its decoder takes on with these weights; "" if it has but one."""
+    if not weights:
+        return ""
+    if constants(network)["TASK"] == "report_generation":
+        name, folder = _parts(weights)
+        return name or _kind(folder or Path())
+    return _parts(weights)[0] if constants(network).get("WEIGHTS") else ""
 
 
 def file_of(weights: str, network: str) -> Path:
-    """The file of a network's weights: the one given, or that which is downloaded under this name.
+    """The file or folder of a network's weights: the one given, or that which is downloaded under this name.
 
     Raises: UsageError: there is none of this name for the network, or it cannot be had.
     """
     name, file = _parts(weights)
     if file is not None:
         return file
-    if "OPEN_CLIP" not in (known := constants(network)):
+    known = constants(network)
+    if known["TASK"] == "report_generation":
+        return _downloaded_folder(name)
+    if "OPEN_CLIP" not in known:
         return _downloaded(name, known["WEIGHTS"])
     from m3dspy.workspace.mvfa.backbone import weights_file
 
@@ -92,6 +111,8 @@ def fitting(weights: str, offered: Sequence[NetworkEntry], dims: int, channels: 
     """
     if any("OPEN_CLIP" in constants(entry.name) for entry in offered):
         return _clips(weights, offered)
+    if any(entry.task == "report_generation" for entry in offered):
+        return _with_decoder(weights, offered)
     name, _ = _parts(weights)
     if not _is_backbone(name):
         raise UsageError(
@@ -139,9 +160,52 @@ def _clips(weights: str, offered: Sequence[NetworkEntry]) -> tuple[NetworkEntry,
     return found
 
 
+def _with_decoder(weights: str, offered: Sequence[NetworkEntry]) -> tuple[NetworkEntry, ...]:
+    """The encoders of reports: each of them goes with a language model."""
+    if not _is_of_language(weights):
+        raise UsageError(
+            f"{weights} is no language model, and a report generation reads nothing else. Give one of the hub such as "
+            "openai-community/gpt2, or its folder: --weights gpt2=FOLDER."
+        )
+    folder = file_of(weights, offered[0].name)
+    _check_folder("", folder)
+    from m3dspy.workspace.templates.writer import pretrained
+
+    try:
+        pretrained(folder)
+    except ValueError as error:
+        raise UsageError(f"{folder} holds {error}. Give another with --weights.") from error
+    return tuple(entry.model_copy(update={"pretrained": True}) for entry in offered)
+
+
+def _is_of_language(weights: str) -> bool:
+    """Whether they are a language model's, of a folder or of the hub."""
+    name, file = _parts(weights)
+    return file.is_dir() if file else bool(HUB_NAME.fullmatch(name))
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that holds no language model, or none of this name."""
+    if lacking := [part for part in OF_LANGUAGE if not any(folder.glob(part))]:
+        raise UsageError(
+            f"{folder} lacks {', '.join(lacking)}: a language model's folder holds {', '.join(OF_LANGUAGE)}, and "
+            "nothing else in it is read. Give another with --weights."
+        )
+    if name and name != (kind := _kind(folder)):
+        raise UsageError(f"{folder} holds a {kind or 'model without a type'}, not {name}. Give --weights {folder}.")
+
+
+def _kind(folder: Path) -> str:
+    """The architecture that a folder's config.json names."""
+    try:
+        return str(json.loads((folder / "config.json").read_text())["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _parts(weights: str) -> tuple[str, Path | None]:
-    """The name that stands in it, "" for a file alone; and its file, if it is one."""
-    if Path(weights).is_file():
+    """The name that stands in it, "" for a file or folder alone; and that, if it is one."""
+    if Path(weights).is_file() or (Path(weights) / "config.json").is_file():
         return "", Path(weights)
     name, given, file = weights.partition("=")
     return name, Path(file) if given else None
@@ -182,6 +246,20 @@ def _downloaded(name: str, library: str) -> Path:
         raise UsageError(
             f"The weights {name!r} could not be downloaded ({type(error).__name__}). Give their file: "
             f"--weights {name}=FILE."
+        ) from error
+
+
+def _downloaded_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HOME
+
+    folder = Path(HF_HOME) / "m3dspy" / name.replace("/", "--")  # files, where the hub's own cache holds links
+    try:
+        return Path(snapshot_download(name, local_dir=folder, allow_patterns=list(OF_LANGUAGE)))
+    except Exception as error:  # whatever a hub or a proxy answers
+        raise UsageError(
+            f"The language model {name!r} could not be downloaded ({type(error).__name__}). Give its folder: "
+            "--weights gpt2=FOLDER."
         ) from error
 
 

@@ -115,9 +115,10 @@ def needed(run: Run) -> list[str]:
     """The packages that the bundle imports beside PyTorch and NumPy."""
     design = run.load("design", Design)
     network, needs = constants(design.network), templates()[design.template].needs
-    of_timm, of_clip = network.get("WEIGHTS") == "timm", "OPEN_CLIP" in network
-    others = {"timm": of_timm, "open_clip_torch": of_clip, needs: needs}
-    return [*NEEDED, *(package for package, wanted in others.items() if package and wanted)]
+    reports = network["TASK"] == "report_generation"
+    wanted = {"tokenizers": reports, "transformers": reports, "timm": network.get("WEIGHTS") == "timm"}
+    wanted |= {"open_clip_torch": "OPEN_CLIP" in network}
+    return [*NEEDED, *(package for package, needed in wanted.items() if needed), *([needs] if needs else [])]
 
 
 def _metrics(grade: Grade) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train a writer of radiology reports on 2D or 3D images and their reports, and report the test cases.
 
     python report.py                                                         on made-up images, in seconds
-    python train.py --index index.json --data ROOT --out DIR [--set lr=3e-4 ...] [--smoke] [--resume]
+    python train.py --index index.json --data ROOT --out DIR [--weights FOLDER] [--set lr=3e-4 ...] [--smoke] [--resume]
     python train.py --predict ITEMS.json --data ROOT --model DIR --out DIR   ITEMS: [{"id": ..., "image": ...}, ...]
     python train.py --space                                                  what Optuna may try, and defaults, as JSON
 
@@ -9,12 +9,14 @@ Prints one JSON line an epoch, {"epoch": 3, "loss": 0.41, "score": 0.83}. The sc
 validation cases: words that stand in few training reports, in sentences that deny nothing ("effusion" of "small left
 effusion", not of "no effusion"), found in the report that was written and in the radiologist's. A constant report
 scores near 0. The rest is log and goes to stderr. DIR receives checkpoint.pt (every epoch), model.safetensors and
-settings.json with the vocabulary (the best epoch), predictions/reports.json ({id: {"findings", "impression"}}) and,
-last of all, result.json: its presence means done. --smoke takes one step on four cases and writes nothing.
+settings.json with the tokenizer (the best epoch), predictions/reports.json ({id: {"findings", "impression"}}) and,
+last of all, result.json: its presence means done. --smoke takes one step on four cases and writes nothing. --weights:
+a causal language model in transformers' form (config.json, safetensors, tokenizer.json) that the decoder starts from.
 """
 
 import json
 import math
+import re
 import shutil
 import sys
 import time
@@ -29,6 +31,8 @@ import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
 from optuna.distributions import FloatDistribution
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from harness import (
     Problem,
@@ -45,10 +49,10 @@ from harness import (
 )
 from images import Room, augmented, fitted, normalised, on_device, read_image, resized, size_at, upright, with_channels
 from network import network
-from writer import IMPRESSION, PAD, SPECIAL, Writer, numbered, text_of, vocabulary_of, words_of
+from writer import Words, Writer, drawn, known, learnt_tokens, places, pretrained, small
 
 TASK = "report_generation"
-LOSSES = ("rare_words", "ce")  # cross entropy of the next word: rare words weigh more, or all alike
+LOSSES = ("rare_words", "ce")  # cross entropy of the next token: rare ones weigh more, or all alike
 HELPERS = ("writer.py",)
 DENIALS = {"no", "not", "without", "normal", "unremarkable", "clear", "free", "negative", "none", "nor", "absent"}
 TELLING = (0.01, 0.4)  # share of the training reports in which a telling word stands
@@ -69,7 +73,7 @@ class Settings:
     flips: tuple[int, ...] = ()  # axes that may be mirrored; never left-right, reports name sides
     augment: float = 0.5  # strength, 0 to 1
     loss: str = "rare_words"
-    rarity: float = 0.5  # the weight of a word is (share of reports that hold it) ** -rarity
+    rarity: float = 0.5  # the weight of a token is (share of reports that hold it) ** -rarity
     bag: float = 1.0  # weight of the second task: which telling words the report has, in any order
     lr: float = 2e-3
     weight_decay: float = 2e-2
@@ -77,13 +81,15 @@ class Settings:
     epochs: int = 30
     patience: int = 30  # epochs without a better score before stopping
     width: int = 16  # channels of the encoder's first layer
-    dim: int = 96  # of a word
-    depth: int = 2  # layers of the decoder
+    dim: int = 96  # of a token
+    depth: int = 2  # layers of a decoder that starts from random weights
     dropout: float = 0.1
     beams: int = 3  # texts that the search for a report follows
-    longest: int = 400  # words of a report, at most; lowered to the longest of the training reports
-    vocabulary: tuple[str, ...] = ()  # filled in from the training reports
-    words: int = 5000  # of the vocabulary, at most
+    longest: int = 400  # tokens of a report, at most; lowered to the longest of the training reports
+    tokens: int = 5000  # that are learnt from the training reports, at most
+    tokenizer: str = ""  # as JSON; filled in from the training reports or --weights
+    decoder: str = ""  # its config as JSON; filled in likewise
+    telling: tuple[str, ...] = ()  # words by which the training reports differ; filled in
     seed: int = 0
     shuffled: bool = False  # the control: patients exchange reports
     workers: int = 2  # threads that read images
@@ -120,11 +126,11 @@ def load_all(items: list[dict], root: Path, s: Settings, room: Room) -> list[np.
 
 
 # ---------------------------------------------------------------------------------------------------- reports
-def report_of(item: dict) -> list[str]:
-    """The words of an item's report: findings, the mark of the impression, the impression."""
+def report_of(item: dict) -> dict[str, str]:
+    """The findings and the impression of an item."""
     if not isinstance(item.get("findings"), str):
         raise Problem(f"item {item['id']}: has no findings")
-    return [*words_of(item["findings"]), SPECIAL[IMPRESSION], *words_of(item.get("impression") or "")]
+    return {"findings": item["findings"], "impression": item.get("impression") or ""}
 
 
 def exchanged(items: list[dict], seed: int) -> list[dict]:
@@ -138,11 +144,20 @@ def exchanged(items: list[dict], seed: int) -> list[dict]:
     return [{**item, **reports[item["patient"]]} for item in items]
 
 
-def affirmed(words: list[str]) -> set[str]:
+def words_of(text: str) -> list[str]:
+    """The words, numbers and punctuation marks of a text in lower case.
+
+    >>> words_of("No X-ray changes; 2.5 cm.")
+    ['no', 'x-ray', 'changes', ';', '2.5', 'cm', '.']
+    """
+    return re.findall(r"\d+(?:\.\d+)+|[^\W_]+(?:[-'/][^\W_]+)*|[^\w\s]", text.lower())
+
+
+def affirmed(report: dict[str, str]) -> set[str]:
     """The words of all sentences that deny nothing."""
     found, sentence = set(), set()
-    for word in [*words, "."]:
-        if word in (".", ";", SPECIAL[IMPRESSION]):
+    for word in words_of(f"{report['findings']} . {report['impression']} ."):
+        if word in (".", ";"):
             found |= sentence if not sentence & DENIALS else set()
             sentence = set()
         elif word.isalpha():
@@ -150,20 +165,21 @@ def affirmed(words: list[str]) -> set[str]:
     return found
 
 
-def telling_words(said: list[set[str]], vocabulary: tuple[str, ...]) -> list[str]:
+def telling_words(said: list[set[str]]) -> tuple[str, ...]:
     """The words by which reports differ. Args: said: `affirmed` of every training report."""
     counts = Counter(word for words in said for word in words)
     least, most = (share * len(said) for share in TELLING)
-    return [word for word in vocabulary if max(2, least) <= counts[word] <= most]
+    return tuple(sorted(word for word, count in counts.items() if max(2, least) <= count <= most))
 
 
-def word_weights(reports: list[list[str]], s: Settings) -> torch.Tensor:
-    """(vocabulary,): what each word counts in the loss; those of most reports, and marks, count 1."""
+def token_weights(texts: list[list[int]], words: Words, s: Settings) -> torch.Tensor:
+    """(tokens,): what each token counts in the loss; those of most reports, and marks, count 1."""
+    share = torch.ones(words.size)
     if s.loss == "ce":
-        return torch.ones(len(s.vocabulary))
-    counts = Counter(word for words in reports for word in set(words))
-    share = torch.tensor([counts[word] / len(reports) for word in s.vocabulary])
-    share[: len(SPECIAL)] = 1
+        return share
+    counts = Counter(token for text in texts for token in set(text))
+    share = torch.tensor([counts[token] / len(texts) for token in range(words.size)])
+    share[words.marks] = 1
     return (0.4 / share.clamp(0.02, 0.4)) ** s.rarity
 
 
@@ -174,23 +190,40 @@ def agreement(written: list[set[str]], truth: list[set[str]]) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------- training
-def write(net: Writer, images: list[np.ndarray], s: Settings, fabric: Fabric, beams: int) -> list[list[str]]:
-    """The words of a report an image."""
+def write(net: Writer, images: list[np.ndarray], s: Settings, fabric: Fabric, beams: int) -> list[dict[str, str]]:
+    """A report an image."""
     net.eval()
-    reports = []
     with torch.inference_mode(), fabric.autocast():
-        for start in range(0, len(images), 32):
-            reports += net.write(on_device(images[start : start + 32], fabric.device), beams)
-    return [[s.vocabulary[word] for word in words] for words in reports]
+        seen = [net.look(on_device(images[i : i + 32], fabric.device))[0] for i in range(0, len(images), 32)]
+        return [net.words.texts(tokens) for tokens in net.write(torch.cat(seen), beams)]
 
 
-def writer(s: Settings) -> Writer:
-    """The network with its decoder; the first numbers it draws are those of the seed."""
+def writer(s: Settings, decoder: PreTrainedModel) -> Writer:
+    """The network with its decoder."""
+    return Writer(channels_last(network(s), s), decoder, s)
+
+
+def begun(s: Settings, reports: list[dict[str, str]], weights: Path | None) -> tuple[Settings, Writer]:
+    """The settings with what the training reports fill in, and the network before training.
+
+    Args: weights: the folder of a language model; None: random ones. The first numbers drawn are those of the seed.
+    """
     torch.manual_seed(s.seed)
-    return Writer(channels_last(network(s), s), s)
+    try:
+        model, tokenizer = pretrained(weights) if weights else (None, learnt_tokens(reports, s.tokens))
+    except ValueError as error:
+        raise Problem(f"the weights are {error}") from None
+    words = Words(tokenizer)
+    most = max(len(words.numbered(**report)) for report in reports)
+    s = replace(s, tokenizer=tokenizer, longest=min(s.longest, most, places(model) if model else most))
+    config = model.config if model else small(s, words)
+    s = replace(s, decoder=config.to_json_string(), telling=telling_words([affirmed(report) for report in reports]))
+    return s, writer(s, model or drawn(config))
 
 
-def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
+def train(
+    index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool, weights: Path | None = None
+) -> None:
     """Data, model, epochs, result."""
     # ---- data
     started = time.perf_counter()
@@ -205,42 +238,38 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
             lists[name] = exchanged(items, s.seed)
     lists["validation"] = lists["validation"][:: math.ceil(len(lists["validation"]) / JUDGED)]
     reports = {name: [report_of(item) for item in items] for name, items in lists.items()}
-    vocabulary = vocabulary_of(reports["training"], s.words)
-    s = replace(s, vocabulary=vocabulary, longest=min(s.longest, max(map(len, reports["training"])) + 2))
-    places = {word: number for number, word in enumerate(vocabulary)}
-    said = {name: [affirmed(words) for words in texts] for name, texts in reports.items()}
-    telling = telling_words(said["training"], vocabulary)
-    if not telling and not smoke:
+    s, net = begun(s, reports["training"], weights)
+    if not s.telling and not smoke:
         raise Problem("the training reports hold no word that some have and others lack: there is nothing to learn")
-    texts = [torch.tensor(numbered(words, places)[: s.longest]) for words in reports["training"]]
-    bags = torch.tensor([[word in words for word in telling] for words in said["training"]], dtype=torch.float32)
+    texts = [net.words.numbered(**report)[: s.longest] for report in reports["training"]]
+    said = {name: [affirmed(report) & set(s.telling) for report in told] for name, told in reports.items()}
+    bags = torch.tensor([[word in words for word in s.telling] for words in said["training"]], dtype=torch.float32)
     room = Room(s.cache_gb, out / "cache")
     images = {name: load_all(items, root, s, room) for name, items in lists.items()}
-    log(f"{len(texts)} training and {len(images['validation'])} validation images read; {len(vocabulary)} words")
+    log(f"{len(texts)} training and {len(images['validation'])} validation images read; {net.words.size} tokens")
 
     # ---- model
     steps = 1 if smoke else math.ceil(len(texts) / s.batch)
-    run = Training(s, steps, out, resume, cosine, net=writer(s))
-    weights = word_weights(reports["training"], s).to(run.fabric.device)
-    columns = torch.tensor([places[word] for word in telling], dtype=torch.long, device=run.fabric.device)
+    run = Training(s, steps, out, resume, cosine, net=net)
+    costs = token_weights(texts, net.words, s).to(run.fabric.device)
 
     # ---- epochs
     for epoch in run.epochs():
         for rows in torch.randperm(len(texts)).repeat(s.batch)[: steps * s.batch].split(s.batch):
             x, _ = augmented(on_device([images["training"][row] for row in rows], run.fabric.device), s)
-            words = torch.nn.utils.rnn.pad_sequence([texts[row] for row in rows], True, PAD).to(run.fabric.device)
+            words = pad_sequence([torch.tensor(texts[row]) for row in rows], True, net.words.pad).to(run.fabric.device)
             logits, bag = run.net(x, words[:, :-1])
-            loss = F.cross_entropy(logits.float().flatten(0, 1), words[:, 1:].flatten(), weights, ignore_index=PAD)
-            if telling:
-                truth = bags[rows].to(run.fabric.device)
-                loss = loss + s.bag * F.binary_cross_entropy_with_logits(bag.float()[:, columns], truth)
+            loss = F.cross_entropy(
+                logits.float().flatten(0, 1), words[:, 1:].flatten(), costs, ignore_index=net.words.pad
+            )
+            if s.telling:
+                loss = loss + s.bag * F.binary_cross_entropy_with_logits(bag.float(), bags[rows].to(run.fabric.device))
             run.step(loss)
         written = write(run.ema, images["validation"], s, run.fabric, beams=1)  # pyright: ignore[reportArgumentType]
         if smoke:
             say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
             return
-        known = set(telling)
-        run.record(epoch, agreement([affirmed(w) & known for w in written], [w & known for w in said["validation"]]))
+        run.record(epoch, agreement([affirmed(report) & set(s.telling) for report in written], said["validation"]))
 
     # ---- result
     failed = predict(index["test"], root, out / "predictions", s, run.best_model(), run.fabric)
@@ -249,10 +278,10 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
 
 
 # ---------------------------------------------------------------------------------------------------- answers
-def saved_writer(folder: Path, kind: type) -> tuple[Settings, Writer, Fabric]:
-    """Settings, network and device of a finished training."""
+def saved_writer(folder: Path, kind: type, weights: Path | None = None) -> tuple[Settings, Writer, Fabric]:
+    """Settings, network and device of a finished training. Args: weights: what it started from; no longer needed."""
     s = saved_settings(folder, kind)
-    net = writer(s)
+    net = writer(s, drawn(known(s.decoder)))
     net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     fabric = fabric_for(s, net)
     return s, net.to(fabric.device), fabric
@@ -262,10 +291,7 @@ def predict(items: list[dict], root: Path, folder: Path, s: Settings, net, fabri
     """Write reports.json; returns the ids of the cases that could not be answered, each with a line in the log."""
 
     def answer(item: dict) -> dict[str, str]:
-        words = write(net, [load(item, root, s)], s, fabric, s.beams)[0]
-        mark = words.index(SPECIAL[IMPRESSION]) if SPECIAL[IMPRESSION] in words else len(words)
-        parts = [[word for word in part if word not in SPECIAL] for part in (words[:mark], words[mark:])]
-        return {"findings": text_of(parts[0]), "impression": text_of(parts[1])}
+        return write(net, [load(item, root, s)], s, fabric, s.beams)[0]
 
     answers = answered(items, root, folder, answer)
     commit(folder / "reports.json", json.dumps(answers.rows, indent=1, ensure_ascii=False).encode())
@@ -291,4 +317,4 @@ def made_up(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up, saved_writer))
+    sys.exit(command_line(SETTINGS, SPACE, LOSSES, train, predict, made_up, saved_writer, files=("weights",)))

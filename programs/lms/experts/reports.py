@@ -32,6 +32,7 @@ _SPACE = {
     "augment": Knob(low=0.0, high=0.5),
     "dropout": Knob(low=0.0, high=0.4),
 }
+_LEARNT_LR, _LEARNT_LRS = 2e-4, Knob(low=3e-5, high=1e-3, log=True)  # where the decoder knows a language already
 
 
 class Texts(NamedTuple):
@@ -162,6 +163,7 @@ def design(
     cases = max(1, index.cases.get("training", 1))
     batch = 1 if alone else 32 if cases >= 128 else 8
     steps = 300 if hurry else 800
+    space = _SPACE | ({"lr": _LEARNT_LRS} if network.pretrained else {})
     return Design.model_validate(
         {
             "template": template.name,
@@ -173,11 +175,11 @@ def design(
             "window": window,
             "augment": 0.2,
             "loss": template.losses[0],
-            "lr": 2e-3 / (1 if network.size == "small" else 4),
+            "lr": _LEARNT_LR if network.pretrained else 2e-3 / (1 if network.size == "small" else 4),
             "weight_decay": 1e-2,
             "batch": batch,
             "epochs": min(60, max(8, round(steps * batch / cases))),
-            "space": {name: knob for name, knob in _SPACE.items() if name == "lr" or name in template.settings},
+            "space": {name: knob for name, knob in space.items() if name == "lr" or name in template.settings},
             "why": f"The {network.size} network {network.name} reads {' x '.join(map(str, size))} voxels, the whole "
             "image, and writes word by word; images are not mirrored, for reports tell left from right.",
         }
