@@ -1,8 +1,8 @@
 """Optuna over the search space of an emitted script.
 
-One controller asks and tells, the defaults first. The trials are carried out through a `concurrent.futures.Executor`: by default by warm
-workers in threads of this process; by a pool of other processes or machines where one is given, which must see the run
-folder. They read the study from its storage, report each epoch to it and prune themselves.
+One controller asks and tells, the defaults first. The trials are carried out through a `concurrent.futures.Executor`:
+by default by warm workers in threads of this process; by a pool of other processes or machines where one is given,
+which must see the run folder. They read the study from its storage, report each epoch to it and prune themselves.
 
 One trial at a time, killed at any moment and started again, it finds what it would have found undisturbed: the k-th
 trial is suggested by a sampler seeded with k from the trials before it, and an interrupted one is asked again and
@@ -98,8 +98,8 @@ def tune(
 ) -> Tuned:
     """Bring the run's study to `trials` trials, and commit what it found.
 
-    The first trial has the script's defaults. Each trains for a third of the design's epochs, two at least, if `Halving`
-    lets it. One that is pruned ends within a step; one that fails is kept with its reason, and the next begins.
+    The first trial has the script's defaults. Each trains for a third of the design's epochs, two at least, unless
+    `Halving` ends it before, within a step; one that fails is kept with its reason, and the next begins.
 
     Args:
         minutes: wall time of all trials together, after which none is begun; the first always is.
