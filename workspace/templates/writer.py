@@ -37,7 +37,8 @@ class Words:
         self.tokenizer = Tokenizer.from_str(written)
         self.tokenizer.encode_special_tokens = True  # "<end>" in a report is text
         self.size = self.tokenizer.get_vocab_size()
-        self.marks = [self.tokenizer.token_to_id(mark) for mark in MARKS]
+        numbers = self.tokenizer.get_vocab()
+        self.marks = [numbers[mark] for mark in MARKS]
         self.pad, self.begin, self.end, self.impression = self.marks
 
     def numbered(self, findings: str, impression: str) -> list[int]:
@@ -120,7 +121,7 @@ def pretrained(folder: Path) -> tuple[PreTrainedModel, str]:
         raise ValueError(f"a {config.model_type}; what can be made to attend to an image: {', '.join(KINDS)}")
     config.is_decoder, config.add_cross_attention, config.dtype = True, True, torch.float32
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             folder,
             config=config,
             attn_implementation="sdpa",
@@ -156,7 +157,7 @@ class Writer(nn.Module):
         self.encoder, self.decoder, self.words = encoder, decoder, Words(s.tokenizer)
         with torch.no_grad():
             maps = encoder.eval()(torch.zeros(1, s.channels, *s.size))
-        features, cells, width = maps.shape[1], maps[0, 0].numel(), decoder.get_input_embeddings().embedding_dim
+        features, cells, width = maps.shape[1], maps[0, 0].numel(), decoder.get_input_embeddings().weight.shape[1]
         self.project = nn.Linear(features, width)
         self.places = nn.Parameter(0.02 * torch.randn(cells, width))
         self.bag = nn.Linear(2 * features, len(s.telling))
@@ -191,10 +192,9 @@ class Writer(nn.Module):
         Args: seen: what `look` gave.
         """
         begun = self._begun(len(seen))
-        kept = EncoderDecoderCache(
-            DynamicCache(), DynamicCache()
-        )  # keys and values of earlier tokens, and of the image
-        return self.decoder.generate(begun, encoder_hidden_states=seen, num_beams=beams, cache=kept).tolist()
+        kept = EncoderDecoderCache(DynamicCache(), DynamicCache())  # of earlier tokens, and of the image
+        told = self.decoder.generate(begun, encoder_hidden_states=seen, num_beams=beams, cache=kept)  # pyright: ignore
+        return told.tolist()
 
     def _begun(self, count: int) -> torch.Tensor:
         return torch.full((count, 1), self.words.begin, device=self.places.device)
