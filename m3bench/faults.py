@@ -37,7 +37,7 @@ EDITS = {  # kind -> (what stands in a template, on the way of a smoke run; what
         ("replacement=True", "with_replacement=True"),
         ("to_onehot_y=True", "onehot_y=True"),
         ("strength=s.augment", "strengths=s.augment"),
-        ("ignore_index=PAD", "ignored_index=PAD"),
+        ("ignore_index=net", "ignored_index=net"),
     ),
     "wrong number of arguments": (
         ("Room(s.cache_gb, ", "Room("),

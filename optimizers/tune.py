@@ -42,7 +42,7 @@ from m3dspy.workspace import private, training, untrusted
 from m3dspy.workspace.runs import Run, disk
 from m3dspy.workspace.workers import Worker
 
-STARTUP = 4  # trials before TPE has a say; the first of them is the design as it stands
+STARTUP = 4  # trials before TPE and the pruner have a say; the first of them is the design as it stands
 RATE = 3  # of the trials that come to a rung, one in so many goes on
 State = Literal["complete", "pruned", "failed"]
 STATES: dict[TrialState, State] = {
@@ -350,9 +350,9 @@ def _ask_again(study: optuna.Study, space: dict[str, BaseDistribution]) -> None:
 class Halving(optuna.pruners.BasePruner):
     """Asynchronous successive halving: after a ninth and a third of the epochs only the best third goes on.
 
-    A trial is compared, by its best score so far, with all that have come as far; of the first few the best alone goes
-    on. Unlike Optuna's SuccessiveHalvingPruner it counts no interrupted trial, which is there once more since it was
-    begun again, so that a study that was killed ends as one that was not.
+    A trial is compared, by its best score so far, with all that have come as far, if they are STARTUP or more. Unlike
+    Optuna's SuccessiveHalvingPruner it counts no interrupted trial, which is there once more since it was begun again,
+    so that a study that was killed ends as one that was not.
 
     Source: Li et al. 2020, arXiv:1810.05934.
     """
@@ -371,7 +371,7 @@ class Halving(optuna.pruners.BasePruner):
             if other.number != trial.number and len(other.intermediate_values) >= reached and not _interrupted(other)
         ]
         better = sum(rival > _best(trial, reached) for rival in rivals)
-        return better >= max(1, (len(rivals) + 1) // RATE)
+        return len(rivals) >= STARTUP and better >= (len(rivals) + 1) // RATE
 
 
 def _best(trial: FrozenTrial, epochs: int) -> float:

@@ -321,7 +321,7 @@ def test_scripts_of_a_compile_run_in_the_sandbox_of_the_workers(tmp_path, three)
         assert workshop.smoke(exercise, lesson(name, workshop).design)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_bench_command_runs_whole_jobs_on_the_workers(tmp_path, three, m3dspy):
     found = datasets.find("ADNI")
     datasets.make("ADNI", tmp_path / "out" / "data" / "ADNI", size=found.demo)

@@ -291,7 +291,7 @@ def test_kills_at_random_instants_lose_nothing_and_do_nothing_twice(tmp_path):
     assert done.returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_sigterm_is_one_line_an_exit_status_and_no_process_left(tmp_path):
     task.make("COVID19", tmp_path / "data", size=task.find("COVID19").smallest)
     process = command(tmp_path, "run", REQUEST, "--data", str(tmp_path / "data"), "--trials", "1")

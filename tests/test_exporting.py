@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -203,7 +204,7 @@ def test_every_network_is_the_same_as_a_graph(name, form, tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_an_export_that_answers_differently_is_not_handed_over(run, tmp_path, monkeypatch):
     changed = tmp_path / "beside"
-    changed.mkdir()
+    shutil.copytree(exporting.BESIDE, changed)
     text = (exporting.BESIDE / "graph.py").read_text()
     (changed / "graph.py").write_text(text.replace("net(x), exported(x)", "net(x), exported(x) * 1.01"))
     monkeypatch.setattr(exporting, "BESIDE", changed)

@@ -53,7 +53,9 @@ def mean(verdicts):
     return sum(verdict.score for verdict in verdicts) / len(verdicts)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.soak) if n == "bootstrap" else n for n in OPTIMIZERS]
+)
 def test_it_helps_a_weak_student_and_always_alike(name, workshop, base):
     state, before, after, ledger = searched(name, workshop, base, threads=1)
     assert after > before

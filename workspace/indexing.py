@@ -82,8 +82,7 @@ def write_index(
 ) -> None:
     """Write `index.json` into `out`: the last call of a prepare.py.
 
-    `task`: "classification", "segmentation", "anomaly_detection" or "report_generation". `labels`: in a fixed order,
-    background left out; [] for reports.
+    `labels`: in a fixed order, background left out; [] for reports.
     `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels;
     in segmentation labels overlap, values are powers of two, and a voxel of the masks holds the sum of those on it.
     `about`: anomaly_detection only, what the images show ("liver CT"); its labels are normal, abnormal.

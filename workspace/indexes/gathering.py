@@ -149,7 +149,7 @@ def from_folders(
     `parent`: a folder, or a pattern that fits one. `labels`: folder below it -> label; other folders are left out.
     `images`: pattern below the class folder, `**/*.png` for any depth. `patient`: "folder" (the first folder below the
     class), or a regular expression with one group on the file name (on the path, if it holds a /), or None (each image
-    its own patient; then call group_lookalikes). `slices`: each folder of files is one image.
+    its own patient; then call group_lookalikes). `slices`: as in from_table.
 
     Example: ix.from_folders(root, "CT/data", labels={"Cyst": "cyst", "Normal": "normal"}, images="**/*.jpg")
     """
@@ -172,7 +172,7 @@ def from_pairs(root: Path, *, images: str, masks: str, patient: str | None = Non
 
     Both are patterns. A pair has the same text in place of the wildcards, or the same words in its paths once the words
     that only images or only masks have are removed. `patient`: as in from_folders ("folder": the first folder below
-    the fixed part of `images`). `slices`: each folder of files is one image.
+    the fixed part of `images`). `slices`: as in from_table.
 
     Example: ix.from_pairs(root, images="Training/img/img#.nii.gz", masks="Training/label/label#.nii.gz")
     """

@@ -10,9 +10,7 @@ THREADS = 8
 
 
 def group_by_header(root: Path, items: Sequence[dict]) -> list[dict]:
-    """The items with `patient` set by the PatientID of their DICOM files, for a patient key that is a header.
-
-    Patients are numbered, and no id is kept. An image without one keeps the patient that it has.
+    """The items with `patient` a number for the PatientID of their DICOM headers; no id is kept.
 
     Example: items = ix.group_by_header(root, items)
     """

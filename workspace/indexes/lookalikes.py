@@ -19,8 +19,8 @@ THREADS = 8
 def group_lookalikes(root: Path, items: Sequence[dict]) -> list[dict]:
     """The items with `patient` set to their group of near-identical images, for datasets that name no patient.
 
-    Adjacent slices and repeated exports of one patient correlate above .98 as 24 x 24 thumbnails; groups are chains of
-    such neighbours. Cases that already share a patient stay together; cases of different official splits stay apart.
+    Adjacent slices and repeated exports correlate above .98; groups are chains of such neighbours. Cases that already
+    share a patient stay together; cases of different official splits stay apart.
 
     Example: items = ix.group_lookalikes(root, items)
     """

@@ -49,7 +49,7 @@ def from_reports(
 
     `reports`: one, or several with the same columns; if these are called train, val, test, split() obeys. `findings`,
     `impression`: columns; cases with empty findings are left out. `files`: the table that holds `file_column` where the
-    reports do not; `key`: the column both share. `images`: patterns. The rest: as in from_table.
+    reports do not; `key`: the column both share. The rest: as in from_table.
 
     Example: ix.from_reports(root, "reports.csv", findings="findings", files="films.csv", key="uid",
                              file_column="filename", images="images/**/*.png", patient_column="uid")
