@@ -698,10 +698,12 @@ def test_the_manual_shows_every_helper_in_under_7_kilobytes():
         "from_pairs",
         "from_anomalies",
         "from_json",
+        "from_reports",
+        "group_by_header",
         "group_lookalikes",
         "split",
         "cap",
         "write_index",
     ):
         assert f"ix.{name}(" in manual
-    assert manual.count("Example: ") == 11
+    assert manual.count("Example: ") == 12
