@@ -157,7 +157,7 @@ class Writer(nn.Module):
         self.encoder, self.decoder, self.words = encoder, decoder, Words(s.tokenizer)
         with torch.no_grad():
             maps = encoder.eval()(torch.zeros(1, s.channels, *s.size))
-        features, cells, width = maps.shape[1], maps[0, 0].numel(), decoder.get_input_embeddings().weight.shape[1]
+        features, cells, width = maps.shape[1], maps[0, 0].numel(), int(decoder.config.hidden_size)
         self.project = nn.Linear(features, width)
         self.places = nn.Parameter(0.02 * torch.randn(cells, width))
         self.bag = nn.Linear(2 * features, len(s.telling))
