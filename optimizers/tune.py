@@ -370,7 +370,8 @@ class Halving(optuna.pruners.BasePruner):
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number and len(other.intermediate_values) >= reached and not _interrupted(other)
         ]
-        better = sum(rival > _best(trial, reached) for rival in rivals)
+        own = _best(trial, reached)
+        better = sum(rival > own for rival in rivals)
         return len(rivals) >= STARTUP and better >= (len(rivals) + 1) // RATE
 
 
