@@ -22,7 +22,7 @@ _EXTRAS = {  # what for
     "postgresql": "--storage postgresql://",
     "track": "--track",
 }
-_PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning", "nibabel")
+_PACKAGES = ("dspy", "torch", "monai", "open_clip_torch", "optuna", "datasets", "typer", "lightning-fabric", "nibabel")
 
 
 def checkup() -> dict[str, Any]:

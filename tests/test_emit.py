@@ -166,7 +166,7 @@ def test_the_same_design_gives_the_same_bytes_as_ruff_would_format_them(tmp_path
 def test_the_network_and_the_readers_are_copied_word_for_word(tmp_path):
     folder = emit.emit(classifier(), HEADS, tmp_path)
     assert (folder / "network.py").read_bytes() == (emit.NETWORKS / "cnn.py").read_bytes()
-    for name in ("harness.py", "images.py"):
+    for name in emit.HELPERS:
         assert (folder / name).read_bytes() == (emit.TEMPLATES / name).read_bytes()
     readers = sorted(path.name for path in emit.SOURCES.glob("*.py"))
     assert sorted(path.name for path in (folder / "sources").iterdir()) == readers

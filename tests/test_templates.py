@@ -498,7 +498,7 @@ def test_an_image_of_one_value_but_for_a_few_voxels_stays_within_float16():
 @pytest.mark.parametrize("shape", [(20, 30), (33, 9), (40, 40)])
 def test_an_image_smaller_than_a_patch_is_marked_on_its_own_grid(shape):
     import torch
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     module = script("segment")
     x = torch.randn(1, *shape)

@@ -1,7 +1,7 @@
 """A Design becomes a folder of plain files that trains on its own, with no m3dspy installed.
 
     train.py     the template, word for word but for two statements: `SETTINGS = ...` and `SPACE = ...`
-    network.py   the network's file      harness.py, images.py   what templates share      sources/   the readers
+    network.py   the network's file    harness.py, images.py, lean.py   what templates share    sources/   the readers
     mvfa/        a package of workspace/ that the template names in PACKAGES, and files in HELPERS
 
 so that `diff` against the template shows every choice that was made. Templates and networks are read as text: looking
@@ -27,7 +27,7 @@ from m3dspy.workspace.syntax import literal, parse
 
 HERE = Path(__file__).resolve().parent
 TEMPLATES, NETWORKS, SOURCES = HERE / "templates", HERE / "networks", HERE / "sources"
-HELPERS = ("harness.py", "images.py")  # what every template imports
+HELPERS = ("harness.py", "images.py", "lean.py")  # what every template imports
 FIXED = {
     "multilabel",
     "network",

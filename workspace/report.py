@@ -64,7 +64,7 @@ MOST_PICTURES = 2_800_000  # characters of all pictures of a page
 LARGEST_RESULT = 8 << 20  # bytes of a result.json
 MOST_LINES = 4000  # of a script that is shown whole
 CURVES = 5  # classes whose curves are shown
-PACKAGES = ("m3dspy", "torch", "monai", "lightning", "optuna", "dspy", "numpy", "nibabel", "pydicom")
+PACKAGES = ("m3dspy", "torch", "monai", "lightning-fabric", "optuna", "dspy", "numpy", "nibabel", "pydicom")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from m3dspy.workspace.emit import constants, templates
 from m3dspy.workspace.runs import Run
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-NEEDED = ("fire", "lightning", "monai", "nibabel", "optuna", "pillow", "pydicom", "safetensors", "scikit-learn")
+NEEDED = ("fire", "lightning-fabric", "monai", "nibabel", "optuna", "pillow", "pydicom", "safetensors", "scikit-learn")
 LIMITS = "For research use only. Not a medical device; not for diagnosis."
 PHANTOM = "Trained on PHANTOM data, which is made up: scores say nothing about patients."
 LICENSE = """Copyright: whoever trained this model and holds the rights in its images.

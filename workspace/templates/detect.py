@@ -33,8 +33,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import lean  # noqa: F401
+
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from answers import Finished, Judge, answered, png

@@ -49,7 +49,7 @@ from typing import Any, get_type_hints
 import numpy as np
 import safetensors.torch
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from optuna.distributions import distribution_to_json
 from sklearn.model_selection import StratifiedGroupKFold
 

@@ -29,11 +29,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import lean  # noqa: F401
+
 import nibabel
 import numpy as np
 import safetensors.torch
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from optuna.distributions import FloatDistribution
 
 from harness import Problem, answered, command_line, commit, log, saved_settings, say

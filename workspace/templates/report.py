@@ -25,11 +25,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import lean  # noqa: F401
+
 import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from optuna.distributions import FloatDistribution
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel

@@ -21,9 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import lean  # noqa: F401
+
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from monai.inferers.utils import sliding_window_inference
 from monai.losses.dice import DiceCELoss, DiceFocalLoss, DiceLoss
 from monai.losses.ds_loss import DeepSupervisionLoss

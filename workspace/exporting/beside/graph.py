@@ -23,7 +23,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 BATCH = 2  # of the example: 1 would be taken for a constant
 
