@@ -267,7 +267,7 @@ def test_a_finished_run_is_not_done_again(finished, m3dspy):
 
 
 # ---------------------------------------------------------------------------------------------------- anomalies
-@pytest.mark.slow
+@pytest.mark.soak
 def test_few_shots_go_from_request_to_report(m3dspy, tmp_path):
     task.make("Liver", tmp_path / "liver", size=task.find("Liver").smallest)
     status, out, _ = m3dspy("run", f"{FEW}, as a quick try", "--data", "liver", "--trials", 0, "--json")

@@ -90,11 +90,8 @@ def test_every_format_is_planned_and_indexed_by_the_rules_with_its_own_split(nam
 
 
 # ------------------------------------------------------------------------------------------------ to a graded model
-QUICK = ("webdataset",)  # the others take minutes together
-MARKED = [pytest.param(name, marks=pytest.mark.slow if name in QUICK else pytest.mark.soak) for name in TREES]
-
-
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.soak
+@pytest.mark.parametrize("name", TREES)
 def test_every_format_comes_to_a_graded_model_that_predicts_on_its_like(name, m3dspy, tmp_path):
     counts = written(name, tmp_path / "data")
     status, out, err = m3dspy("run", TREES[name].request, "--data", "data", "--trials", 0, "--json")

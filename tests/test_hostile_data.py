@@ -108,11 +108,8 @@ def test_further_bad_datasets_are_looked_at_as_expected(m3dspy):
     assert {name: found for name, found in wrong.items() if found} == {}
 
 
-SOAK = [pytest.param(name, marks=pytest.mark.soak) for name in ("duplicate_patients", "odd_names")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["truncated", *SOAK])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["truncated", "duplicate_patients", "odd_names"])
 def test_a_whole_run_on_a_bad_dataset_ends_with_a_report(name, tmp_path, m3dspy):
     folder = written(name, tmp_path)
     status, _, err = m3dspy("run", WORDS, "--data", folder, "--trials", 0)
