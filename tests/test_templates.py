@@ -5,6 +5,7 @@ import doctest
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -48,6 +49,13 @@ def train(module, folder: Path, out: Path, smoke: bool = False, resume: bool = F
 
 
 # ------------------------------------------------------------------------------------------------ the contract
+def test_a_script_starts_without_what_monai_takes_along_and_may_import_it_later():
+    seen = "print(sorted({'mlflow', 'monai', 'tensorboard', 'transformers'} & set(sys.modules)))"
+    code = f"import sys, lean; {seen}; import transformers; {seen}"
+    said = subprocess.run([sys.executable, "-c", code], cwd=TEMPLATES, check=True, capture_output=True, text=True)
+    assert said.stdout.splitlines() == ["['monai']", "['monai', 'transformers']"]
+
+
 @pytest.mark.parametrize("name", ["classify", "segment", "report"])
 def test_one_json_line_an_epoch_is_printed_and_nothing_else(name, tmp_path, capsys):
     result = train(script(name), tmp_path / "data", tmp_path / "out")
