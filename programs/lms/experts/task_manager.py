@@ -85,7 +85,7 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
     boxes = bool(fingerprint.unpacked and fingerprint.unpacked.boxes)
     if boxes and (asked := words.shape(request)):
         raise _Refusal(
-            f"The request says \"{asked}\", but the masks are boxes drawn around what was found: they can teach where "
+            f'The request says "{asked}", but the masks are boxes drawn around what was found: they can teach where '
             "something is, and not its shape or size."
         )
     names = _mask_names(request, fingerprint, card, pair)
