@@ -12,6 +12,11 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 sys.path.insert(0, str(Path(__file__).parent))  # tests share helpers such as rules_server
 
 
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def m3dspy(monkeypatch, capsys, tmp_path):
     """Run a command in an empty folder; its exit status, stdout and stderr."""

@@ -180,9 +180,13 @@ def test_torchscript_answers_as_the_model_does(run, tmp_path):
     assert torch.jit.load(tmp_path / "out/model.ts")(torch.zeros(3, 1, 16, 16, 16)).shape == (3, 3, 16, 16, 16)
 
 
+QUICK = ("cnn", "unet")
+NETWORKS = [n for n, e in emit.networks().items() if e.task in GRAPHS and not e.template]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", pytest.param("torchscript", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("name", [n for n, e in emit.networks().items() if e.task in GRAPHS and not e.template])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.soak) for n in NETWORKS])
 def test_every_network_is_the_same_as_a_graph(name, form, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TEMPLATES))
     importlib.import_module("network")

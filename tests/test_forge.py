@@ -288,7 +288,7 @@ def test_every_kind_of_fault_finds_its_place_in_every_template(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.soak) if n == "detect" else n for n in SCRIPTS])
+@pytest.mark.parametrize("name", [n if n == "classify" else pytest.param(n, marks=pytest.mark.soak) for n in SCRIPTS])
 def test_every_fault_ends_a_smoke_run_with_a_message_and_the_sound_script_does_not(name, tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER)

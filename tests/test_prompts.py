@@ -53,7 +53,8 @@ def mean(verdicts):
     return sum(verdict.score for verdict in verdicts) / len(verdicts)
 
 
-@pytest.mark.parametrize("name", [n if n == "gepa" else pytest.param(n, marks=pytest.mark.soak) for n in OPTIMIZERS])
+@pytest.mark.soak
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_helps_a_weak_student_and_always_alike(name, workshop, base):
     state, before, after, ledger = searched(name, workshop, base, threads=1)
     assert after > before

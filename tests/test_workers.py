@@ -72,7 +72,7 @@ def said(process, until):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["classify", "segment", *(pytest.param(n, marks=pytest.mark.soak) for n in ("report", "detect"))]
+    "name", ["segment", *(pytest.param(n, marks=pytest.mark.soak) for n in ("classify", "report", "detect"))]
 )
 def test_a_worker_trains_to_the_bit_as_a_fresh_process_even_after_other_trials(tmp_path, name):
     worker = script(tmp_path, name, "--worker", "--out", "warm")
