@@ -14,13 +14,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from default_script import default_script
+
 from m3dspy.m3bench import task as datasets
-from m3dspy.m3bench.exercise import plan_of
-from m3dspy.programs.lms.experts.module_architect import design_training
-from m3dspy.signatures.values import Machine
-from m3dspy.workspace import emit
-from m3dspy.workspace.indexing import summary
-from m3dspy.workspace.look import look
 
 WATCHED = """
 import json, sys, time
@@ -63,18 +59,14 @@ def shares(name: str, epochs: int, cache_gb: float, home: Path) -> tuple[str, fl
     """The network; seconds of all steps; the share of them that was spent on waiting."""
     task, root, out = datasets.find(name), home / "data" / name, home / name
     datasets.make(name, root)
-    index, fingerprint = task.gold(root, 0), look(root)
-    plan, known = plan_of(index, task.facts, fingerprint, None, 4), emit.catalogue(index.task)
-    asked = design_training(task.requests[0], plan, summary(index), fingerprint, Machine(), known, "")
-    code = emit.emit(asked["design"], index, out / "code")
-    (out / "index.json").write_text(index.model_copy(update={"test": ()}).model_dump_json())
+    design, code = default_script(task, task.gold(root, 0).model_copy(update={"test": ()}), root, out)
     words = ["--index", out / "index.json", "--data", root, "--out", out / "out"]
     words += ["--set", f"epochs={epochs}", f"cache_gb={cache_gb}"]
     said = subprocess.run(
         [sys.executable, "-c", WATCHED, *map(str, words)], cwd=code, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
     found = json.loads(said.splitlines()[-1])
-    return asked["design"].network, found["stepped"], found["waited"] / found["stepped"]
+    return design.network, found["stepped"], found["waited"] / found["stepped"]
 
 
 def main() -> None:

@@ -30,29 +30,19 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 import nibabel
 import numpy as np
 import torch
+from default_script import default_script
 
 from m3dspy.m3bench import task as datasets
-from m3dspy.m3bench.exercise import plan_of
 from m3dspy.m3bench.grade import grade
-from m3dspy.programs.lms.experts.module_architect import design_training
-from m3dspy.signatures.values import Index, Item, Machine
-from m3dspy.workspace import emit
-from m3dspy.workspace.indexing import summary
-from m3dspy.workspace.look import look
+from m3dspy.signatures.values import Index, Item
 
 CORES = str(os.cpu_count() or 1)
 
 
 # ------------------------------------------------------------------------------------------------ ours
 def ours(task: datasets.BenchTask, index: Index, root: Path, home: Path, seconds: float, seed: int) -> Path:
-    """What the rules design and `emit` writes, with as many epochs as there is time for."""
-    fingerprint = look(root)
-    plan = plan_of(index, task.facts, fingerprint, None, 4)
-    known = emit.catalogue(plan.task)
-    asked = design_training(task.requests[0], plan, summary(index), fingerprint, Machine(), known, "")
-    design = asked["design"]
-    code = emit.emit(design, index, home / "code")
-    (home / "index.json").write_text(index.without_test_labels().model_dump_json())
+    """The default script, with as many epochs as there is time for."""
+    design, code = default_script(task, index, root, home)
 
     def trained(out: Path, epochs: int) -> list[float]:
         words = ["--index", home / "index.json", "--data", root, "--out", out]
