@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests share helpers such as ru
 
 
 def pytest_collection_modifyitems(items):
-    """Long tests first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The walk-throughs first, then the files with other long tests, so that no worker is left alone with one."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.stem != "test_walkthroughs", item.path not in long))
 
 
 @pytest.fixture
