@@ -315,8 +315,8 @@ def test_a_trial_that_fails_over_a_patient_names_it_nowhere(how, tmp_path):
     assert {name: leaks(text) for name, text in told_by.items() if leaks(text)} == {}
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("make", [pictures, slices])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pictures, pytest.param(slices, marks=pytest.mark.soak)])
 def test_a_whole_run_tells_nobody_who_a_patient_is(make, tmp_path, model, m3dspy):
     base, sent = model
     make(tmp_path / "data")
