@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 sys.path.insert(0, str(Path(__file__).parent))  # tests share helpers such as rules_server
+sys.path.append(str(Path(__file__).parents[1] / "workspace"))  # what templates/network.py adds; none may take it back
 
 
 def pytest_collection_modifyitems(items):

@@ -3,8 +3,6 @@
 import doctest
 import importlib
 import math
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -49,7 +47,6 @@ def test_the_network_has_the_levels_that_were_planned_and_fits_in_memory(
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    sys.path.insert(0, str(Path(nnunet.__file__).parents[3] / "workspace"))
     module = importlib.import_module("networks.dynunet")
     planned = nnunet.levels(spacing, patch)
     strides, kernels = module.levels(patch, spacing)
