@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 
 from m3dspy.m3bench.phantom import stream
 from m3dspy.workspace.syntax import parse
@@ -60,6 +61,7 @@ def damage(script: str, seed: int) -> tuple[str, str]:
     return made[kind][random.integers(len(made[kind]))], kind
 
 
+@cache
 def faults(script: str) -> dict[str, list[str]]:
     """Kind -> the script with a fault of that kind, in every way that has a place in it."""
     found = {LOST: [text for name in IMPORTS if (text := _without_import(script, name))]}

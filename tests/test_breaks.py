@@ -21,7 +21,7 @@ SEEDS = (0, 1)
 class Bench:
     """A phantom, an expert's index and a recipe short enough for a test."""
 
-    def __init__(self, name: str, home: Path, size: int, **short: object):
+    def __init__(self, name: str, home: Path, size: int | None = None, **short: object):
         self.task, self.home, self.root = task.find(name), home, home / name
         task.make(name, self.root, size=size)
         self.index = self.task.gold(self.root, 0)
@@ -64,7 +64,7 @@ def lungs(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="module")
 def visits(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Patients with several images each."""
-    return Bench("ADNI", tmp_path_factory.mktemp("visits"), 320)
+    return Bench("ADNI", tmp_path_factory.mktemp("visits"))
 
 
 @pytest.fixture(scope="module")

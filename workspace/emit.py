@@ -15,6 +15,7 @@ import json
 import math
 import shutil
 from collections import Counter
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -372,7 +373,7 @@ def _text(value: Any, name: str = "") -> str:
 def _constants(path: Path) -> dict[str, Any]:
     """The module's plain constants: name -> value."""
     found = {}
-    for node in parse(path.read_text(encoding="utf-8")).body:
+    for node in _tree(path).body:
         if isinstance(node, ast.Assign):
             try:
                 value = ast.literal_eval(node.value)
@@ -387,7 +388,7 @@ def _constants(path: Path) -> dict[str, Any]:
 
 def _settings(path: Path) -> dict[str, tuple[str, str]]:
     """The fields of the template's `Settings`: name -> (type, default), both as Python text."""
-    for node in parse(path.read_text(encoding="utf-8")).body:
+    for node in _tree(path).body:
         if isinstance(node, ast.ClassDef) and node.name == "Settings":
             return {
                 field.target.id: (ast.unparse(field.annotation), ast.unparse(field.value))
@@ -398,7 +399,12 @@ def _settings(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _about(path: Path) -> str:
-    return (ast.get_docstring(parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+    return (ast.get_docstring(_tree(path)) or "").split("\n")[0]
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return parse(path.read_text(encoding="utf-8"))
 
 
 def _times(numbers: Any) -> str:
