@@ -130,6 +130,24 @@ def test_without_a_gpu_or_in_a_hurry_the_training_ends_within_minutes():
     assert (hurried.network, hurried.crops) == ("unet", 4)
 
 
+@pytest.mark.parametrize(
+    ("words", "hurried"),
+    [
+        ("quickly", True),
+        ("something fast", True),
+        ("a rough model", True),
+        ("as a first draft", True),
+        ("draft the findings", False),
+        ("fast spin echo", False),
+        ("Fast FLAIR", False),
+        ("roughly 200 patients", False),
+    ],
+)
+def test_only_who_asks_for_something_quick_gets_it(words, hurried):
+    plain, found = (design(f"{REQUEST}{more}", Machine(), ABDOMEN) for more in ("", f", {words}"))
+    assert (found.epochs < plain.epochs) == hurried
+
+
 def test_out_of_memory_means_one_patch_at_a_time():
     found = design(REQUEST, Machine(gigabytes=16), ABDOMEN, complaint="CUDA out of memory")
     assert found.batch == 1

@@ -24,6 +24,11 @@ from m3dspy.signatures.values import (
 )
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "blood": (-20.0, 120.0), "soft tissue": (-160.0, 260.0)}  # HU
+_QUICK = re.compile(  # not: to draft a report, fast spin echo, roughly 200 films
+    r"\bquick|\bfast\b(?! (?:spin|field|gradient|low|flair))|\brough\b|"
+    r"\b(?:a|first) draft\b|\bdraft (?:model|version)\b",
+    re.I,
+)
 _HURRY = 1.5  # so much coarser are the voxels of a quick try
 _MOST_VOXELS = 4_000_000  # of a whole volume that is marked patch by patch
 _CROPS = 4  # an image, as a Design has it unless it says otherwise
@@ -195,7 +200,7 @@ def _flips(plan: Plan) -> tuple[int, ...]:
 
 
 def _hurry(request: str) -> bool:
-    return re.search(r"\bquick|\bfast\b|\brough|\bdraft", request.lower()) is not None
+    return _QUICK.search(request) is not None
 
 
 def _accurate(request: str) -> bool:
