@@ -206,6 +206,22 @@ def test_a_run_of_several_folds_is_repeated_with_as_many(tmp_path):
     assert "--set seed=0 folds=5\n" in page
 
 
+def test_each_fold_has_a_curve_of_its_own(tmp_path):
+    folder = classified(tmp_path)
+    run = Run(folder)
+    run.commit("request", run.load("request", Request).model_copy(update={"folds": 2}))
+    each = run.load("design", Design).epochs
+    scores = {0: 0.4, 1: 0.8, 2: 0.7, each: 0.6, each + 1: 0.5}  # the second stopped earlier
+    history = [{"epoch": epoch, "loss": 1 - score, "score": score} for epoch, score in scores.items()]
+    result = json.loads((folder / "model" / "result.json").read_text())
+    (folder / "model" / "result.json").write_text(json.dumps(result | {"epoch": 1, "history": history}))
+    page = text_of(folder)
+    assert "2 models were trained, each checked on another part of the cases, for 3, 2 epochs" in page
+    assert "Of each the best on its part (0.800, 0.600) was kept" in page
+    assert "A line for each of 2 folds; circles: its best by score, epoch 1, 0." in page
+    assert "| 2 | 1 | 0.5 |" in page  # the loss of the second fold's last epoch
+
+
 def test_the_ledger_is_summed_by_role_and_an_unknown_price_is_said(tmp_path):
     folder = classified(tmp_path)
     call = {

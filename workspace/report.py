@@ -371,12 +371,23 @@ def _training(run: Committed) -> list[Block]:
     if not (run.folder / "model" / "result.json").is_file():
         so_far = [event for event in run.events if event["kind"] == "epoch" and event["attempt"] == "final"]
         begun = f"{len(so_far)} epochs of the final training have gone by." if so_far else ""
-        return [Words(f"No training was finished. {begun}".strip()), *_curve(so_far)]
+        return [Words(f"No training was finished. {begun}".strip()), *_curves(_by_fold(run, so_far))]
     try:
         claimed = History.model_validate_json(untrusted.read(run.folder / "model", "result.json", LARGEST_RESULT))
     except (ValidationError, DataError):
-        return [Words("The script left no record of its epochs that can be read."), *_curve([])]
+        return [Words("The script left no record of its epochs that can be read.")]
     epochs = claimed.history
+    folds = _by_fold(run, [epoch.model_dump() for epoch in epochs])
+    if len(folds) > 1:
+        lengths = ", ".join(str(len(fold)) for fold in folds)
+        best = ", ".join(f"{max(epoch['score'] for epoch in fold):.3f}" for fold in folds)
+        return [
+            Words(
+                f"{len(folds)} models were trained, each checked on another part of the cases, for {lengths} epochs by "
+                f"their own account. Of each the best on its part ({best}) was kept; their probabilities are averaged."
+            ),
+            *_curves(folds),
+        ]
     best = max(epochs, key=lambda epoch: epoch.score)
     kept = " and was kept." if best.epoch == claimed.epoch else f"; that of epoch {claimed.epoch} was kept."
     return [
@@ -384,18 +395,32 @@ def _training(run: Committed) -> list[Block]:
             f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {best.epoch} is "
             f"the best on the validation cases ({best.score:.3f}){kept}"
         ),
-        *_curve([epoch.model_dump() for epoch in epochs]),
+        *_curves(folds),
     ]
 
 
-def _curve(epochs: list[dict[str, Any]]) -> list[Block]:
-    if not epochs:
+def _by_fold(run: Committed, epochs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The epochs of each fold, counted from its own first; a script counts them through."""
+    from m3dspy.workspace import emit
+
+    if not run.design or not run.request or run.request.folds == 1 or "folds" not in emit.fields(run.design.template):
+        return [epochs] if epochs else []
+    each = (run.tuned.settings if run.tuned else {}).get("epochs", run.design.epochs)
+    folds: list[list[dict[str, Any]]] = [[] for _ in range(run.request.folds)]
+    for epoch in epochs:
+        number = min(epoch["epoch"] // each, len(folds) - 1)
+        folds[number].append(epoch | {"epoch": epoch["epoch"] - number * each})
+    return [fold for fold in folds if fold]
+
+
+def _curves(folds: list[list[dict[str, Any]]]) -> list[Block]:
+    if not folds:
         return []
     return [
         Charts(
             [
-                charts.learning(epochs, "loss", "Training loss", "loss"),
-                charts.learning(epochs, "score", "Score on the validation cases", "score"),
+                charts.learning(folds, "loss", "Training loss", "loss"),
+                charts.learning(folds, "score", "Score on the validation cases", "score"),
             ]
         )
     ]

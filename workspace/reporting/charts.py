@@ -205,30 +205,38 @@ def _to(name: str) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------ training and tuning
-def learning(epochs: Sequence[Mapping[str, float]], key: str, title: str, axis: str) -> Chart:
-    """Loss or score by epoch; of the score, the best epoch is marked."""
-    rows: Rows = [{"epoch": epoch["epoch"], "value": epoch[key]} for epoch in thinned(epochs)]
-    best = max(epochs, key=lambda epoch: epoch["score"])
+def learning(folds: Sequence[Sequence[Mapping[str, float]]], key: str, title: str, axis: str) -> Chart:
+    """Loss or score by epoch, a line a fold; the best epoch of each by its score is marked."""
+    best = [max(epochs, key=lambda epoch: epoch["score"])["epoch"] for epochs in folds]
+    rows: Rows = [
+        {"fold": fold + 1, "epoch": epoch["epoch"], "value": epoch[key], "best": epoch["epoch"] == best[fold]}
+        for fold, epochs in enumerate(folds)
+        for epoch in thinned(epochs)
+    ]
     colour = "var(--blue)" if key == "score" else "var(--orange)"
+    ends = [row["epoch"] for row in rows]
     spec = {
         "layer": [
-            {"mark": {"type": "line", "color": colour, "strokeWidth": 2}},
+            {"mark": {"type": "line", "color": colour, "strokeWidth": 2}, "encoding": {"detail": _named("fold")}},
             {"mark": {"type": "point", "filled": True, "size": 22, "color": colour, "opacity": 1}},
             {
-                "transform": [{"filter": f"datum.epoch == {best['epoch']}"}],
+                "transform": [{"filter": "datum.best"}],
                 "mark": {"type": "point", "size": 110, "color": "var(--ink)", "opacity": 1},
             },
         ],
         "encoding": {
-            "x": _x(
-                "epoch", axis={**_whole(rows[0]["epoch"], rows[-1]["epoch"]), "grid": False}, scale={"nice": False}
-            ),
+            "x": _x("epoch", axis={**_whole(min(ends), max(ends)), "grid": False}, scale={"nice": False}),
             "y": _x("value", axis, scale={"zero": False}),
         },
     }
-    about = f"From {epochs[0][key]:.3f} to {epochs[-1][key]:.3f}; circle: epoch {best['epoch']}, the best by its score."
-    numbers = Table(title, ("epoch", axis), [(row["epoch"], f"{row['value']:.4g}") for row in thinned(rows, 60)])
-    return Chart(title, about, _draw(spec, rows, 210), numbers)
+    if len(folds) == 1:
+        first, last = folds[0][0][key], folds[0][-1][key]
+        about = f"From {first:.3f} to {last:.3f}; circle: epoch {best[0]}, the best by its score."
+    else:
+        about = f"A line for each of {len(folds)} folds; circles: its best by score, epoch {', '.join(map(str, best))}."
+    columns = ("epoch",) if len(folds) == 1 else ("fold", "epoch")
+    numbers = [(*(row[name] for name in columns), f"{row['value']:.4g}") for row in thinned(rows, 60)]
+    return Chart(title, about, _draw(spec, rows, 210), Table(title, (*columns, axis), numbers))
 
 
 def history(tried: Sequence[Trial]) -> Chart:
