@@ -70,8 +70,8 @@ def compared(name: str, trees: dict[str, Path], out: Path) -> list[str]:
         for which, tree in trees.items():
             seconds[which] = trained(tree, name, root, out / name / which)
         answers = {which: out / name / which / "out" / "predictions" for which in trees}
-        then = grade(index, root, answers["before"])
-        now = grade(index, root, answers["now"], untuned=answers["before"])
+        then = grade(index, root, answers["before"], checkpoint=None)
+        now = grade(index, root, answers["now"], checkpoint=None, untuned=answers["before"])
         gain = now.others["gain by tuning"]
         row = [name, now.metric, *map(_text, (then.score, now.score, gain)), *(f"{s:.0f}" for s in seconds.values())]
         kept.write_text(json.dumps(row))
