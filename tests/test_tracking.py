@@ -40,6 +40,7 @@ def asked(run, kind):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MLflow puts traces
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
     yield
