@@ -139,6 +139,7 @@ def test_without_a_gpu_or_in_a_hurry_the_training_ends_within_minutes():
         ("as a first draft", True),
         ("draft the findings", False),
         ("fast spin echo", False),
+        ("fast-spin-echo", False),
         ("Fast FLAIR", False),
         ("roughly 200 patients", False),
     ],

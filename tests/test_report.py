@@ -220,6 +220,9 @@ def test_each_fold_has_a_curve_of_its_own(tmp_path):
     assert "Of each the best on its part (0.800, 0.600) was kept" in page
     assert "A line for each of 2 folds; circles: its best by score, epoch 1, 0." in page
     assert "| 2 | 1 | 0.5 |" in page  # the loss of the second fold's last epoch
+    history[0]["epoch"] = -7 * each
+    (folder / "model" / "result.json").write_text(json.dumps(result | {"history": history}))
+    assert "no record of its epochs that can be read" in text_of(folder)
 
 
 def test_the_ledger_is_summed_by_role_and_an_unknown_price_is_said(tmp_path):

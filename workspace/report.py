@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import (
@@ -357,7 +357,7 @@ def _marked(about: str, diff: str) -> Code:
 class Epoch(BaseModel):
     """One line of the history in `model/result.json`: a claim of the script."""
 
-    epoch: int
+    epoch: NonNegativeInt
     loss: FiniteFloat
     score: FiniteFloat
 
@@ -401,16 +401,23 @@ def _training(run: Committed) -> list[Block]:
 
 def _by_fold(run: Committed, epochs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The epochs of each fold, counted from its own first; a script counts them through."""
-    from m3dspy.workspace import emit
-
-    if not run.design or not run.request or run.request.folds == 1 or "folds" not in emit.fields(run.design.template):
+    if not run.design or (count := _folds(run)) == 1:
         return [epochs] if epochs else []
-    each = (run.tuned.settings if run.tuned else {}).get("epochs", run.design.epochs)
-    folds: list[list[dict[str, Any]]] = [[] for _ in range(run.request.folds)]
+    tuned = run.tuned.settings.get("epochs") if run.tuned else None
+    each = tuned if isinstance(tuned, int) and tuned > 0 else run.design.epochs
+    folds: list[list[dict[str, Any]]] = [[] for _ in range(count)]
     for epoch in epochs:
-        number = min(epoch["epoch"] // each, len(folds) - 1)
+        number = min(epoch["epoch"] // each, count - 1)
         folds[number].append(epoch | {"epoch": epoch["epoch"] - number * each})
     return [fold for fold in folds if fold]
+
+
+def _folds(run: Committed) -> int:
+    """How many models were trained: as many as were asked for, where the template has folds."""
+    from m3dspy.workspace import emit
+
+    asked = run.request.folds
+    return asked if asked > 1 and run.design and "folds" in emit.fields(run.design.template) else 1
 
 
 def _curves(folds: list[list[dict[str, Any]]]) -> list[Block]:
@@ -670,8 +677,6 @@ def _ledger(run: Committed) -> list[Block]:
 
 
 def _again(run: Committed) -> list[Block]:
-    from m3dspy.workspace import emit
-
     request, here = run.request, run.folder
     options = {"--data": request.data, "--trials": request.trials, "--seed": request.seed}
     if request.folds > 1:
@@ -692,8 +697,8 @@ def _again(run: Committed) -> list[Block]:
         if request.weights:
             command += ["--weights", file_in(request.weights)]
         settings = {"seed": request.seed, **(run.tuned.settings if run.tuned else {})}
-        if request.folds > 1 and run.design and "folds" in emit.fields(run.design.template):
-            settings["folds"] = request.folds
+        if (folds := _folds(run)) > 1:
+            settings["folds"] = folds
         command += ["--set", *(f"{name}={_spelled(value)}" for name, value in settings.items())]
         blocks.append(_command("The training alone, without m3dspy and language models", command))
     if run.outcome and run.outcome.status == "done":

@@ -25,7 +25,7 @@ from m3dspy.signatures.values import (
 
 _WINDOWS = {"lung": (-1000.0, 300.0), "blood": (-20.0, 120.0), "soft tissue": (-160.0, 260.0)}  # HU
 _QUICK = re.compile(  # not: to draft a report, fast spin echo, roughly 200 films
-    r"\bquick|\bfast\b(?! (?:spin|field|gradient|low|flair))|\brough\b|"
+    r"\bquick|\bfast\b(?![ -](?:spin|field|gradient|low|flair))|\brough\b|"
     r"\b(?:a|first) draft\b|\bdraft (?:model|version)\b",
     re.I,
 )
