@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from math import ceil
 from pathlib import Path
 from platform import node
 from queue import SimpleQueue
+from statistics import fmean
 from typing import Any, Literal
 
 import optuna
@@ -308,7 +309,7 @@ def _ask(study: optuna.Study, space: dict[str, BaseDistribution], defaults: dict
 
 
 def _tell(run: Run, study: optuna.Study, trial: optuna.Trial, order: Order, ended: Ended) -> None:
-    best = max(ended.scores, default=None)
+    best = _best(ended.scores) if ended.scores else None
     trial.set_user_attr("seconds", ended.seconds)
     if ended.state == "failed":
         trial.set_user_attr("reason", ended.reason)
@@ -366,18 +367,23 @@ class Halving(optuna.pruners.BasePruner):
         if reached not in self.rungs:
             return False
         rivals = [
-            _best(other, reached)
+            _best(_curve(other)[:reached])
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number and len(other.intermediate_values) >= reached and not _interrupted(other)
         ]
-        own = _best(trial, reached)
+        own = _best(_curve(trial))
         better = sum(rival > own for rival in rivals)
         return len(rivals) >= STARTUP and better >= (len(rivals) + 1) // RATE
 
 
-def _best(trial: FrozenTrial, epochs: int) -> float:
-    """The best score of its first epochs."""
-    return max(score for epoch, score in trial.intermediate_values.items() if epoch < epochs)
+def _best(scores: Sequence[float]) -> float:
+    """The best mean of an epoch's score and of the two before it, by which a script keeps an epoch, too."""
+    return max(fmean(scores[max(0, end - 3) : end]) for end in range(1, len(scores) + 1))
+
+
+def _curve(trial: FrozenTrial) -> tuple[float, ...]:
+    """Its validation score an epoch."""
+    return tuple(score for _, score in sorted(trial.intermediate_values.items()))
 
 
 def _interrupted(trial: FrozenTrial) -> bool:
@@ -397,9 +403,9 @@ def _told(study: optuna.Study, done: list[FrozenTrial]) -> Tuned:
         Trial(
             number=k,
             state=STATES[trial.state],
-            score=max(trial.intermediate_values.values(), default=None),
+            score=_best(_curve(trial)) if trial.intermediate_values else None,
             settings=trial.params,
-            curve=tuple(score for _, score in sorted(trial.intermediate_values.items())),
+            curve=_curve(trial),
             seconds=_seconds(trial),
         )
         for k, trial in enumerate(done)

@@ -477,7 +477,7 @@ class Trial(Value):
 
     number: int
     state: Literal["complete", "pruned", "failed"]
-    score: float | None = Field(default=None, description="best validation score of its epochs")
+    score: float | None = Field(default=None, description="best mean of the validation scores of three epochs in a row")
     settings: dict[str, float | int | bool | str]
     curve: tuple[float, ...] = Field(default=(), description="validation score an epoch")
     seconds: float = 0.0

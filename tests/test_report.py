@@ -108,17 +108,18 @@ def test_patients_are_counted_but_not_named(tmp_path):
 
 def test_the_learning_curve_is_what_the_script_claims_and_nonsense_is_not_drawn(tmp_path):
     folder = classified(tmp_path)
-    assert "the model of epoch 1 is the best on the validation cases (0.700)" in text_of(folder)
+    assert "the model of epoch 1 was kept (0.700 on the validation cases)." in text_of(folder)
     for nonsense in ("null", '{"history": [{"epoch": 1, "loss": NaN, "score": 1}]}', "{", '{"history": []}'):
         (folder / "model" / "result.json").write_text(nonsense)
         assert "no record of its epochs that can be read" in text_of(folder)
 
 
-def test_an_epoch_that_was_kept_without_being_the_best_is_named(tmp_path):
+def test_the_epoch_that_was_kept_is_named_whatever_its_score(tmp_path):
     folder = classified(tmp_path)
     result = json.loads((folder / "model" / "result.json").read_text())
-    (folder / "model" / "result.json").write_text(json.dumps(result | {"epoch": 0}))
-    assert "(0.700); that of epoch 0 was kept." in text_of(folder)
+    for kept, said in ((0, "epoch 0 was kept (0.400 on"), (77, "epoch 77 was kept (no score on")):
+        (folder / "model" / "result.json").write_text(json.dumps(result | {"epoch": kept}))
+        assert said in text_of(folder)
 
 
 def test_a_report_generation_shows_both_reports_and_what_needs_no_model(tmp_path):
@@ -214,11 +215,13 @@ def test_each_fold_has_a_curve_of_its_own(tmp_path):
     scores = {0: 0.4, 1: 0.8, 2: 0.7, each: 0.6, each + 1: 0.5}  # the second stopped earlier
     history = [{"epoch": epoch, "loss": 1 - score, "score": score} for epoch, score in scores.items()]
     result = json.loads((folder / "model" / "result.json").read_text())
-    (folder / "model" / "result.json").write_text(json.dumps(result | {"epoch": 1, "history": history}))
+    (folder / "model" / "result.json").write_text(
+        json.dumps(result | {"epoch": 1, "kept": [1, each], "history": history})
+    )
     page = text_of(folder)
-    assert "2 models were trained, each checked on another part of the cases, for 3, 2 epochs" in page
-    assert "Of each the best on its part (0.800, 0.600) was kept" in page
-    assert "A line for each of 2 folds; circles: its best by score, epoch 1, 0." in page
+    assert "2 models were trained, each checked on another part of the cases, for 3, 2 epochs, by their own" in page
+    assert "Of each an epoch was kept (0.800, 0.600 on its part)" in page
+    assert "A line for each of 2 folds; circled: what was kept, epoch 1, 0." in page
     assert "| 2 | 1 | 0.5 |" in page  # the loss of the second fold's last epoch
     history[0]["epoch"] = -7 * each
     (folder / "model" / "result.json").write_text(json.dumps(result | {"history": history}))

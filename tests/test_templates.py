@@ -19,6 +19,7 @@ from language_models import tiny_gpt2
 from PIL import Image
 
 import m3dspy
+from m3dspy.optimizers import tune
 
 TEMPLATES = Path(m3dspy.__file__).resolve().parents[1] / "workspace" / "templates"
 NETWORKS = sorted(path.stem for path in (TEMPLATES.parent / "networks").glob("[!_]*.py"))
@@ -440,6 +441,28 @@ def test_a_training_of_folds_that_is_killed_ends_with_the_same_model_and_answers
         assert {row["id"] for row in csv.DictReader((answers / "predictions.csv").open())} == learnt
     result = json.loads((tmp_path / "a/result.json").read_text())
     assert [line["epoch"] for line in result["history"]] == [0, 1, 2, 3]
+    assert [epoch // 2 for epoch in result["kept"]] == [0, 1]
+    kept = [result["history"][epoch]["score"] for epoch in result["kept"]]
+    assert result["score"] == pytest.approx(sum(kept) / 2)
+    assert result["history"][result["epoch"]]["score"] == max(kept)
+
+
+def test_one_lucky_epoch_is_not_kept(tmp_path, monkeypatch):
+    harness = script("harness")
+    monkeypatch.setattr(harness, "say", lambda **line: None)
+    s = replace(script("classify").SETTINGS, epochs=9, precision="32-true", weight_decay=0.0)
+    habits = harness.Habits(averaged=False)
+    run = harness.Training(s, 1, tmp_path, False, harness.constant, torch.nn.Linear(1, 1), habits=habits)
+    scores = [0.5, 0.9, 0.6, 0.7, 0.75, 0.8, 0.8, 0.6, 0.8]
+    for epoch, score in zip(run.epochs(), scores, strict=True):
+        run.plain.weight.data.fill_(epoch)
+        run.step(run.net(torch.ones(1, 1)).sum() * 0)
+        run.record(epoch, score)
+    run.finish([])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["epoch"], result["kept"], result["score"]) == (6, [6], 0.8)
+    assert run.best_model().weight.item() == 6
+    assert max(harness.steady(scores)) == pytest.approx(tune._best(scores)) == pytest.approx(2.35 / 3)
 
 
 def test_focal_loss_is_the_cross_entropy_times_the_squared_doubt():

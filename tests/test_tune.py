@@ -138,7 +138,7 @@ def test_the_first_trial_has_the_defaults_and_a_third_of_the_epochs(tmp_path):
     assert found.trials[0].settings == found.settings == {"lr": 0.002, "loss": "ce"}
     bend = 1 / (1 + 0.30103**2)  # log10(0.002) + 3 = 0.30103
     assert found.trials[0].curve == pytest.approx([bend - 0.1, bend - 0.05, bend - 0.1 / 3], abs=1e-5)
-    assert found.trials[0].score == found.trials[0].curve[-1]
+    assert found.trials[0].score == pytest.approx(sum(found.trials[0].curve) / 3)  # it rises
     assert run.load("tuned", Tuned) == found
 
 
@@ -208,6 +208,12 @@ def test_after_a_ninth_and_a_third_of_the_epochs_the_best_third_goes_on():
     assert told(study, [0.55] * 9) == 1  # one of five goes on, 0.6
     assert told(study, [0.58] * 9) == 3  # two of six, then one of five: 0.6 was its best after three epochs, too
     assert told(study, [0.7] * 9) == 9
+
+
+def test_one_lucky_epoch_is_no_better_trial():
+    study = optuna.create_study(direction="maximize", pruner=Halving(9))
+    assert [told(study, [0.5, 0.55, 0.6, *[0.6] * 6]) for _ in range(4)] == [9] * 4  # after three epochs .55
+    assert told(study, [0.5, 0.4, 0.7, *[0.9] * 6]) == 3
 
 
 # ------------------------------------------------------------------------------------------------ failures

@@ -364,39 +364,39 @@ class Epoch(BaseModel):
 
 class History(BaseModel):
     epoch: int
+    kept: list[int] = []  # of each fold, where there are several
     history: list[Epoch] = Field(min_length=1)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The epochs, each with whether its model was kept."""
+        kept = self.kept or [self.epoch]
+        return [epoch.model_dump() | {"kept": epoch.epoch in kept} for epoch in self.history]
 
 
 def _training(run: Committed) -> list[Block]:
     if not (run.folder / "model" / "result.json").is_file():
         so_far = [event for event in run.events if event["kind"] == "epoch" and event["attempt"] == "final"]
         begun = f"{len(so_far)} epochs of the final training have gone by." if so_far else ""
-        return [Words(f"No training was finished. {begun}".strip()), *_curves(_by_fold(run, so_far))]
+        lines = [event | {"kept": False} for event in so_far]
+        return [Words(f"No training was finished. {begun}".strip()), *_curves(_by_fold(run, lines))]
     try:
         claimed = History.model_validate_json(untrusted.read(run.folder / "model", "result.json", LARGEST_RESULT))
     except (ValidationError, DataError):
         return [Words("The script left no record of its epochs that can be read.")]
-    epochs = claimed.history
-    folds = _by_fold(run, [epoch.model_dump() for epoch in epochs])
+    epochs = claimed.lines()
+    folds, scores = _by_fold(run, epochs), ", ".join(f"{line['score']:.3f}" for line in epochs if line["kept"])
     if len(folds) > 1:
         lengths = ", ".join(str(len(fold)) for fold in folds)
-        best = ", ".join(f"{max(epoch['score'] for epoch in fold):.3f}" for fold in folds)
-        return [
-            Words(
-                f"{len(folds)} models were trained, each checked on another part of the cases, for {lengths} epochs by "
-                f"their own account. Of each the best on its part ({best}) was kept; their probabilities are averaged."
-            ),
-            *_curves(folds),
-        ]
-    best = max(epochs, key=lambda epoch: epoch.score)
-    kept = " and was kept." if best.epoch == claimed.epoch else f"; that of epoch {claimed.epoch} was kept."
-    return [
-        Words(
-            f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {best.epoch} is "
-            f"the best on the validation cases ({best.score:.3f}){kept}"
-        ),
-        *_curves(folds),
-    ]
+        text = (
+            f"{len(folds)} models were trained, each checked on another part of the cases, for {lengths} epochs, by "
+            f"their own account. Of each an epoch was kept ({scores} on its part); their probabilities are averaged."
+        )
+    else:
+        text = (
+            f"The final training ran for {len(epochs)} epochs, by its own account; the model of epoch {claimed.epoch} "
+            f"was kept ({scores or 'no score'} on the validation cases)."
+        )
+    return [Words(text), *_curves(folds)]
 
 
 def _by_fold(run: Committed, epochs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -206,12 +206,12 @@ def _to(name: str) -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------------------ training and tuning
 def learning(folds: Sequence[Sequence[Mapping[str, float]]], key: str, title: str, axis: str) -> Chart:
-    """Loss or score by epoch, a line a fold; the best epoch of each by its score is marked."""
-    best = [max(epochs, key=lambda epoch: epoch["score"])["epoch"] for epochs in folds]
+    """Loss or score by epoch, a line a fold; the epochs whose model was `kept` are marked."""
     rows: Rows = [
-        {"fold": fold + 1, "epoch": epoch["epoch"], "value": epoch[key], "best": epoch["epoch"] == best[fold]}
+        {"fold": fold + 1, "epoch": epoch["epoch"], "value": epoch[key], "kept": epoch["kept"]}
         for fold, epochs in enumerate(folds)
-        for epoch in thinned(epochs)
+        for place, epoch in enumerate(epochs)
+        if epoch["kept"] or place in thinned(range(len(epochs)))
     ]
     colour = "var(--blue)" if key == "score" else "var(--orange)"
     ends = [row["epoch"] for row in rows]
@@ -220,7 +220,7 @@ def learning(folds: Sequence[Sequence[Mapping[str, float]]], key: str, title: st
             {"mark": {"type": "line", "color": colour, "strokeWidth": 2}, "encoding": {"detail": _named("fold")}},
             {"mark": {"type": "point", "filled": True, "size": 22, "color": colour, "opacity": 1}},
             {
-                "transform": [{"filter": "datum.best"}],
+                "transform": [{"filter": "datum.kept"}],
                 "mark": {"type": "point", "size": 110, "color": "var(--ink)", "opacity": 1},
             },
         ],
@@ -231,9 +231,11 @@ def learning(folds: Sequence[Sequence[Mapping[str, float]]], key: str, title: st
     }
     if len(folds) == 1:
         first, last = folds[0][0][key], folds[0][-1][key]
-        about = f"From {first:.3f} to {last:.3f}; circle: epoch {best[0]}, the best by its score."
+        about = f"From {first:.3f} to {last:.3f}"
     else:
-        about = f"A line for each of {len(folds)} folds; circles: its best by score, epoch {', '.join(map(str, best))}."
+        about = f"A line for each of {len(folds)} folds"
+    kept = ", ".join(str(row["epoch"]) for row in rows if row["kept"])
+    about += f"; circled: what was kept, epoch {kept}." if kept else "."
     columns = ("epoch",) if len(folds) == 1 else ("fold", "epoch")
     numbers = [(*(row[name] for name in columns), f"{row['value']:.4g}") for row in thinned(rows, 60)]
     return Chart(title, about, _draw(spec, rows, 210), Table(title, (*columns, axis), numbers))

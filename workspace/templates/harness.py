@@ -3,7 +3,7 @@
 It lies beside train.py in an emitted folder. `Training` owns one folder, --out:
 
     checkpoint.pt      after every epoch: weights, their average, optimiser, the lines printed so far
-    model.safetensors  the averaged weights of the epoch with the best validation score; settings.json beside it
+    model.safetensors  the averaged weights of the epoch that is kept (see `steady`); settings.json beside it
     result.json        last of all: its presence means done
 
 Of several folds, each has a folder of its own, fold-0, fold-1, ..., until all are one model.
@@ -39,7 +39,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -171,6 +171,11 @@ def constant(done: float) -> float:
     return 1.0
 
 
+def steady(scores: Sequence[float]) -> list[float]:
+    """Mean of each epoch's validation score and the two before it: one lucky epoch among few cases does not win."""
+    return [float(np.mean(scores[max(0, epoch - 2) : epoch + 1])) for epoch in range(len(scores))]
+
+
 class Ensemble(torch.nn.Module):
     """The networks of several folds as one: logits whose softmax (multilabel: sigmoid) is the mean of theirs."""
 
@@ -223,7 +228,7 @@ class Habits:
     warm: float = 0.05  # share of the steps over which the learning rate rises
     norm: float | None = 10.0  # gradients are clipped to it
     averaged: bool = True  # the model is a running average of the weights
-    last: bool = False  # keep the last epoch, not the one with the best validation score
+    last: bool = False  # keep the last epoch, not the one with the best `steady` score
 
 
 class Training:
@@ -306,7 +311,7 @@ class Training:
         """The epoch whose model is kept."""
         if self.habits.last:
             return self.history[-1]
-        return max(self.history, key=lambda line: line["score"])
+        return self.history[int(np.argmax(steady([line["score"] for line in self.history])))]
 
     def record(self, epoch: int, score: float, **more) -> None:
         """Keep the epoch and print its line; the model too if it is the best so far."""
@@ -357,11 +362,13 @@ def kept(out: Path, runs: list[Training], s) -> torch.nn.Module:
 
 
 def finish(out: Path, runs: list[Training], failed: list[str]) -> None:
-    """Write result.json, with the mean score of the folds; then what they kept for a resume is not needed any more."""
+    """Write result.json, with the mean score of the epochs kept, one a fold; what a resume needs is then of no use."""
     history = [run._told(line) for run in runs for line in run.history]
-    best = max((run._told(run.best) for run in runs), key=lambda line: line["score"])
-    score = sum(run.best["score"] for run in runs) / len(runs)
-    result = {"score": score, "epoch": best["epoch"], "epochs": len(history), "history": history, "failed": failed}
+    best = [run._told(run.best) for run in runs]
+    score = sum(line["score"] for line in best) / len(runs)
+    epoch = max(best, key=lambda line: line["score"])["epoch"]
+    result = {"score": score, "epoch": epoch, "epochs": len(history), "history": history, "failed": failed}
+    result["kept"] = [line["epoch"] for line in best]
     result["seconds"] = time.perf_counter() - runs[0].started
     commit(out / "result.json", json.dumps(result, indent=1).encode())
     for run in runs:
