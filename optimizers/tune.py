@@ -351,7 +351,7 @@ def _ask_again(study: optuna.Study, space: dict[str, BaseDistribution]) -> None:
 class Halving(optuna.pruners.BasePruner):
     """Asynchronous successive halving: after a ninth and a third of the epochs only the best third goes on.
 
-    A trial is compared, by its best score so far, with all that have come as far, if they are STARTUP or more. Unlike
+    A trial is compared, by its `_best` so far, with all that have come as far, if they are STARTUP or more. Unlike
     Optuna's SuccessiveHalvingPruner it counts no interrupted trial, which is there once more since it was begun again,
     so that a study that was killed ends as one that was not.
 
