@@ -13,13 +13,14 @@ from m3dspy.errors import DataError
 from m3dspy.m3bench.exercise import plan_of
 from m3dspy.m3bench.task import Facts
 from m3dspy.optimizers.likeness import of_plan
-from m3dspy.programs.lms.experts import data_engineer, module_architect, task_manager
+from m3dspy.programs.lms.experts import data_engineer, module_architect, reports, task_manager
 from m3dspy.programs.task_manager import check_plan
 from m3dspy.signatures.values import (
     SPLITS,
     Catalogue,
     Fingerprint,
     Index,
+    IndexSummary,
     Machine,
     NetworkEntry,
     Plan,
@@ -161,6 +162,22 @@ def test_a_folder_without_reports_is_refused(tmp_path):
     answer = task_manager.make_plan("write the report of a chest X-ray", look(tmp_path), [], "")
     assert answer["plan"] is None
     assert "no table and no JSON list holds the text of reports" in answer["refusal"]
+
+
+def test_a_decoder_that_knows_a_language_learns_more_slowly(folders):
+    plan, fingerprint = planned(folders["films"], "write the report of a chest X-ray")
+    group = next(group for group in fingerprint.groups if group.pattern == plan.images)
+    how = {"size": (64, 64), "intensity": "percentile", "window": None, "hurry": False, "alone": False}
+    counts = {"training": 200}
+    index = IndexSummary(task=plan.task, labels=(), cases=counts, patients=counts)
+    fresh = CATALOGUE.networks[0]
+    made = [
+        reports.design("", plan, index, group, CATALOGUE, network, **how)
+        for network in (fresh, fresh.model_copy(update={"pretrained": True}))
+    ]
+    assert made[1].lr < made[0].lr / 4
+    for design in made:
+        assert design.space["lr"].low < design.lr < design.space["lr"].high
 
 
 @pytest.mark.parametrize(
