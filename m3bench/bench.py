@@ -80,8 +80,8 @@ class Round(Value):
 class Row(Value):
     """One dataset, or all of them: how often each level was reached, and the scores of the median round.
 
-    s3: of the datasets that have a reference.  seconds, optimism: of the median round.  calls, dollars: of all rounds;
-    dollars None where a price is not known.
+    Of an even number that is the lower one.  s3: of the datasets that have a reference.  seconds, optimism: of the
+    median round.  calls, dollars: of all rounds; dollars None where a price is not known.
     """
 
     dataset: str
@@ -392,7 +392,7 @@ _NO_SCORES = {
 def _row(name: str, rounds: Sequence[Round | None]) -> Row:
     done = [found for found in rounds if found]
     scored = sorted(((found, found.grade) for found in done if found.grade), key=lambda pair: pair[1].score.value)
-    middle, grade = scored[len(scored) // 2] if scored else (None, None)
+    middle, grade = scored[(len(scored) - 1) // 2] if scored else (None, None)
     referred = len(rounds) if any(_has_reference(found) for found in done) else 0
     dollars = [found.submission.dollars for found in done]
     roles = {
@@ -443,8 +443,8 @@ def markdown(table: Table) -> str:
         "S1: a well-formed answer for every test case and, where the candidate has one, a valid checkpoint. S2: better",
         "than the trivial answer, than the same pipeline trained on shuffled labels (control) where there is one, and",
         "than the same answers dealt to other patients (one-sided paired bootstrap over patients, 95 %). S3: 90 % of",
-        "the reference. a/b with 95 % Wilson intervals; scores of the median round; optimism: what it claims",
-        f"less what it delivers. {table.rounds} round(s) a dataset; no submission is a failure.",
+        "the reference. a/b with 95 % Wilson intervals; scores of the median round (of two: the lower); optimism:",
+        f"what it claims less what it delivers. {table.rounds} round(s) a dataset; no submission is a failure.",
         "",
         _beside(table.total.s1),
     ]

@@ -171,6 +171,17 @@ def test_an_index_that_divides_a_patient_costs_its_role(tmp_path, data):
     assert "1 patients stand in two splits of its index: a leak" in adni.notes
 
 
+def test_of_two_rounds_the_lower_score_is_shown(tmp_path, data):
+    def candidate(given):
+        if given.seed == 1:
+            return sample(given)
+        answered(given, 0.9)
+        return Submission()
+
+    (adni,) = bench(candidate, TASKS[:1], 2, tmp_path / "out", data=data).rows
+    assert (adni.s2.successes, adni.score.value) == (1, 0.5)
+
+
 def test_s3_is_nine_tenths_of_the_reference(tmp_path, data, monkeypatch):
     for reference, s3 in ((0.5 / 0.9, 1), (0.56, 0)):
         monkeypatch.setattr(benches, "references", lambda said=reference: {"ADNI": {"phantom": {"score": said}}})
