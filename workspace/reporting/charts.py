@@ -210,8 +210,9 @@ def learning(folds: Sequence[Sequence[Mapping[str, float]]], key: str, title: st
     rows: Rows = [
         {"fold": fold + 1, "epoch": epoch["epoch"], "value": epoch[key], "kept": epoch["kept"]}
         for fold, epochs in enumerate(folds)
+        for shown in [set(thinned(range(len(epochs))))]
         for place, epoch in enumerate(epochs)
-        if epoch["kept"] or place in thinned(range(len(epochs)))
+        if epoch["kept"] or place in shown
     ]
     colour = "var(--blue)" if key == "score" else "var(--orange)"
     ends = [row["epoch"] for row in rows]
