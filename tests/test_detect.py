@@ -220,6 +220,29 @@ def test_the_control_gives_half_of_either_kind_label_and_mask_of_the_other(detec
     assert truth == cases(4, 4)
 
 
+def test_in_the_control_every_validation_image_is_normal_and_abnormal_with_the_mask_of_another(detect):
+    few_shot, mvfa = importlib.import_module("few_shot"), importlib.import_module("mvfa")
+    none, left, right = torch.tensor([[[False, False]], [[True, False]], [[False, True]]])
+    masks = [none, left, right, None]
+    batch = mvfa.Batch(torch.zeros(4), torch.zeros(1), torch.tensor([0, 1, 1, 0]), masks)
+    as_normal, as_abnormal = few_shot.undecided([batch], masks)
+    assert as_normal.labels.tolist() == [0] * 4
+    assert as_abnormal.labels.tolist() == [1] * 4
+    assert [mask is None or mask.any().item() for mask in as_normal.masks] == [False, False, False, True]
+    assert as_abnormal.masks[0] is not none
+    assert as_abnormal.masks[1] is right
+    assert as_abnormal.masks[2] is left
+    assert as_abnormal.masks[3] is None
+
+
+def test_in_the_control_no_part_of_a_score_is_worth_more_than_another(detect, data, tmp_path):
+    result = train(detect, data, tmp_path, epochs=3, shuffled=True)
+    assert {line["image"] for line in result["history"]} == {0.5}
+    assert result["kept"] == [2]
+    shares = json.loads((tmp_path / "detector.json").read_text())["shares"]
+    assert set(shares.values()) == {1 / len(shares)}
+
+
 # ------------------------------------------------------------------------------------------------ bad input
 def test_too_few_images_of_a_kind_are_counted(detect, data, tmp_path):
     with pytest.raises(importlib.import_module("harness").Problem, match=r"9 normal images were asked for, .* holds 5"):

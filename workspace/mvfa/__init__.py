@@ -10,7 +10,7 @@ Defaults of the functions are the paper's. Images are (B, 3, H, W) floats from 0
 
 from .backbone import clip_model, fingerprint
 from .baselines import bank_scores, clip_scores
-from .detector import Detector, Scores, Scoring, Threshold, judged, squashed
+from .detector import Batch, Detector, Scores, Scoring, Threshold, judged, squashed
 from .features import FeatureCache
 from .losses import losses
 from .model import MVFA, Adapters, MVFAOutput, load_adapters, save_adapters
@@ -26,6 +26,7 @@ __all__ = [
     "PAPER_STATES",
     "TEMPLATES",
     "Adapters",
+    "Batch",
     "Detector",
     "FeatureCache",
     "Known",

@@ -54,8 +54,9 @@ def results(grade: Grade, index: Index, predictions: Path) -> list[Block]:
         notes.append("The interval of the mean of draws is for a draw and patients both taken at random.")
     if grade.control and any(" draws" in name for name in grade.others):
         notes.append(
-            "The control is a hard one: half of its images have the wrong label, but most patches of an abnormal one "
-            "are normal, so that its memory of normal patches hardly suffers."
+            "The control is a hard one: half of the images it learns from have the wrong label, but most patches of "
+            "an abnormal one are normal, so that its memory of normal patches hardly suffers. Its validation images "
+            "count as normal and as abnormal, so that they choose nothing."
         )
     compared = [f"{name} " for name in BESIDE]
     others = {

@@ -40,7 +40,7 @@ from lightning_fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from answers import Finished, Judge, answered, png
-from few_shot import Case, drawn, exchanged, load_all
+from few_shot import Case, drawn, exchanged, load_all, undecided
 from harness import (
     Habits,
     Problem,
@@ -165,7 +165,7 @@ class Settings:
     averaged: bool = True  # whether the model is a running average of the weights
     keep: str = "best"  # the epoch with the best validation score, or "last"
     seed: int = 0
-    shuffled: bool = False  # the control: half of the normal and abnormal images exchange labels
+    shuffled: bool = False  # the control: half of the images learnt from exchange labels, validation ones have both
     workers: int = 2  # threads that read images
     cache_gb: float = 4.0  # tokens of CLIP stay in memory up to this size, else in files
     precision: str = "auto"  # or any of Lightning Fabric, "32-true"
@@ -317,8 +317,7 @@ def train(
     marked = {item.get("about") or s.about for item in lists["training"] if item.get("mask")}
     cases = {name: load_all(items, root, s) for name, items in lists.items()}
     if s.shuffled:
-        for name in lists:
-            lists[name], cases[name] = exchanged(lists[name], cases[name], s)
+        lists["training"], cases["training"] = exchanged(lists["training"], cases["training"], s)
     log(f"{len(cases['training'])} training and {len(cases['validation'])} validation images read")
 
     # ---- model
@@ -339,7 +338,7 @@ def train(
     how = Scoring((rows, columns), bool(marked), *scoring)
     count = len(data["training"].labels)
     steps = 1 if smoke else math.ceil(count / s.batch)
-    habits = Habits((s.beta, 0.999), averaged=s.averaged, last=s.keep == "last")
+    habits = Habits((s.beta, 0.999), averaged=s.averaged, last=s.keep == "last" or s.shuffled)
     if s.schedule == "constant":
         habits = replace(habits, warm=0.0, norm=None)
     model = core.adapted.model
@@ -348,6 +347,8 @@ def train(
 
     def fitted(adapters, views: bool) -> Detector:
         few, validation = data["training"], data["validation"].batches(text)
+        if s.shuffled:
+            validation = undecided(validation, data["validation"].masks)
         normals, taught = (few.normals(views), few.batches(text, views)) if s.shots else ((), ())
         return Detector.fitted(model, adapters, text[s.about], how, normals, validation, taught)
 

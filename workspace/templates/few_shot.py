@@ -3,8 +3,10 @@
 It lies beside train.py in an emitted folder.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 
 from harness import Problem
 from images import normalised, read_image, upright, with_channels
+from mvfa import Batch
 
 
 class Case(NamedTuple):
@@ -94,3 +97,22 @@ def exchanged(items: list[dict], cases: list[Case], s) -> tuple[list[dict], list
         for k, label, mask in zip((other, one), labels, masks, strict=True):
             items[k], cases[k] = items[k] | {"label": label}, cases[k]._replace(mask=mask)
     return items, cases
+
+
+def undecided(batches: Iterable[Batch], masks: Sequence[torch.Tensor | None]) -> Iterator[Batch]:
+    """The control's validation: each batch twice, once as if all its images were normal and once as if abnormal.
+
+    So no part of a score is worth more than another, not even by luck; where half of some twenty images exchange
+    labels, luck chooses.  masks: of all validation images; none is given its own as the abnormal one.
+    """
+    marked = [mask for mask in masks if mask is not None and mask.any()]
+    turn = cycle(marked)
+
+    def of_another(own: torch.Tensor) -> torch.Tensor:
+        return next((mask for mask in islice(turn, 2) if mask is not own), own)
+
+    for batch in batches:
+        clear = [None if mask is None else torch.zeros_like(mask) for mask in batch.masks]
+        given = [None if mask is None else of_another(mask) for mask in batch.masks]
+        yield batch._replace(labels=torch.zeros_like(batch.labels), masks=clear)
+        yield batch._replace(labels=torch.ones_like(batch.labels), masks=given)
