@@ -71,8 +71,8 @@ def test_benches_of_one_candidate_make_one_row(ours, tmp_path):
     more = a_bench(tmp_path / "more", [a_round("BTCV", 0)], names=["BTCV"], count=1)
     other = a_bench(tmp_path / "other", [a_round("BTCV", 0, lm="gpt-4o")], names=["BTCV"], count=1)
     rows = leaderboard([ours, more, other]).rows
-    assert [row.s1.runs for row in rows] == [1, 5, 70]
-    assert "gpt-4o" in rows[0].name  # 1/1 is above 3/5
+    assert [row.s1.runs for row in rows] == [5, 1, 70]
+    assert "gpt-4o" in rows[1].name  # S2 of 3/5 is at least 23 %, of 1/1 at least 21 %
 
 
 def test_a_row_is_compared_with_the_chosen_one(tmp_path):
