@@ -299,7 +299,8 @@ def _levels(row: Standing) -> dict[str, Success | None]:
 
 
 def _label(row: Standing) -> str:
-    return f"{_short(row.name)}\n{'phantom: made-up data' if row.phantom else 'real data'}"
+    leak = f", a leak in {row.leaks}" if row.leaks else ""
+    return f"{_short(row.name)}\n{'phantom: made-up data' if row.phantom else 'real data'}{leak}"
 
 
 def _short(name: str) -> str:
