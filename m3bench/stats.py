@@ -29,7 +29,8 @@ def wilson(successes: int, runs: int) -> tuple[float, float]:
     z, rate = 1.959963984540054, successes / runs
     centre = rate + z * z / (2 * runs)
     half = z * sqrt(rate * (1 - rate) / runs + z * z / (4 * runs * runs))
-    return max(0.0, (centre - half) / (1 + z * z / runs)), min(1.0, (centre + half) / (1 + z * z / runs))
+    low, high = ((centre + side * half) / (1 + z * z / runs) for side in (-1, 1))
+    return low if successes else 0.0, high if successes < runs else 1.0  # exactly, where rounding may miss the end
 
 
 def success(successes: int, runs: int) -> Success:

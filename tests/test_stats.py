@@ -13,6 +13,7 @@ def test_wilson_gives_the_published_interval_of_66_out_of_70():
 def test_wilson_of_no_runs_says_nothing_and_never_leaves_0_to_1():
     assert stats.wilson(0, 0) == (0, 1)
     assert stats.wilson(0, 4)[0] == 0
+    assert all(stats.wilson(0, n)[0] == 0 and stats.wilson(n, n)[1] == 1 for n in range(1, 200))
     assert stats.wilson(4, 4)[1] == 1
 
 

@@ -103,7 +103,7 @@ def undecided(batches: Iterable[Batch], masks: Sequence[torch.Tensor | None]) ->
     """The control's validation: each batch twice, once as if all its images were normal and once as if abnormal.
 
     So no part of a score is worth more than another, not even by luck; where half of some twenty images exchange
-    labels, luck chooses.  masks: of all validation images; none is given its own as the abnormal one.
+    labels, luck chooses.  masks: of all validation images; as the abnormal one each is given another's.
     """
     marked = [mask for mask in masks if mask is not None and mask.any()]
     turn = cycle(marked)
