@@ -215,7 +215,7 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None, dicom
     if not images.exists():
         raise UsageError(f"There is no {images}. Give an image or a folder of images.")
     predicting.check_out(out, images)
-    with unpack.aside(images) as (root, unpacked):
+    with unpack.aside(images, annotated=False) as (root, unpacked):
         return _predict(run, root / "images" if unpacked else root, out, clip, dicom_seg)
 
 

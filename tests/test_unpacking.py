@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from lab_trees import TREES, disc, marks, picture, png, put, volume
 from m3dspy.errors import DataError
 from m3dspy.programs.lms.experts.task_manager import make_plan
 from m3dspy.signatures.values import Request
-from m3dspy.workspace import sources, unpack
+from m3dspy.workspace import predicting, sources, unpack
 from m3dspy.workspace.look import look
 from m3dspy.workspace.runs import Run
 from m3dspy.workspace.unpacking import FORMATS, _plain
@@ -153,6 +154,40 @@ def test_a_folder_of_plain_files_is_used_as_it_lies(tmp_path):
     run = Run.create(Request(text="tell", data=str(tmp_path / "data")), tmp_path / "runs")
     assert unpack.of_run(run) == (tmp_path / "data", None)
     assert not (run.folder / "unpacked").exists()
+
+
+def coco_of_one_picture(root: Path) -> None:
+    for number in range(5):
+        put(root / f"{number}.png", png(picture(number, True)))
+    said = {"images": [{"id": 0, "file_name": "0.png"}], "annotations": [], "categories": [{"id": 1, "name": "spot"}]}
+    put(root / "annotations.json", json.dumps(said))
+
+
+def dicom_with_one_segmentation(root: Path) -> None:
+    TREES["dicom_seg"].write(root)
+    for number in range(1, 10):
+        (root / f"study{number:02d}/seg.dcm").unlink()
+
+
+def dicom_with_one_segmentation_of_nothing(root: Path) -> None:
+    dicom_with_one_segmentation(root)
+    shutil.rmtree(root / "study00/ct")
+
+
+@pytest.mark.parametrize(
+    ("write", "dims", "ids"),
+    [
+        (coco_of_one_picture, 2, ["0", "1", "2", "3", "4"]),
+        (dicom_with_one_segmentation, 3, [f"study{number:02d}-ct" for number in range(10)]),
+        (dicom_with_one_segmentation_of_nothing, 3, [f"study{number:02d}-ct" for number in range(1, 10)]),
+        (TREES["bids_masks"].write, 3, [f"sub-{number:02d}_FLAIR" for number in range(1, 11)]),
+    ],
+)
+def test_new_images_are_all_there_under_their_own_names_whatever_annotates_some_of_them(write, dims, ids, tmp_path):
+    write(tmp_path / "new")
+    with unpack.aside(tmp_path / "new", annotated=False) as (root, how):
+        _, items = predicting.cases(root / "images" if how else root, dims, False, print)
+        assert [item.id for item in items] == ids
 
 
 # ------------------------------------------------------------------------------------------------ hostile containers

@@ -1,7 +1,8 @@
 """A dataset as plain files: containers are unpacked, once, into a folder of ours; anything else is used as it lies.
 
     root, unpacked = unpack.of_run(run)          # a run's dataset; unpacked once, into run.folder/unpacked
-    with unpack.aside(folder) as (root, how): ...
+    with unpack.aside(folder) as (root, unpacked): ...
+    with unpack.aside(folder, annotated=False) as (root, unpacked): ...    # new images, to predict on
 
 A format's own code (`workspace.unpacking`) parses untrusted files, so it runs in the sandbox. Files that stay as they
 are, such as the images beside foreign annotations, are linked here, after their names were checked.
@@ -49,7 +50,8 @@ def of_run(run: Run) -> tuple[Path, Unpacked | None]:
     if not folder.is_dir():
         unborn = run.attempt(UNPACKED)
         with disk(run.folder):
-            if _unpack(Path(request.data), unborn, run.log(UNPACKED)):
+            data = Path(request.data)
+            if _unpack(data, _formats(data), unborn, run.log(UNPACKED)):
                 unborn.rename(folder)
     return dataset(run.folder, request), _how(folder)
 
@@ -61,28 +63,31 @@ def _how(folder: Path) -> Unpacked | None:
 
 
 @contextmanager
-def aside(folder: Path) -> Iterator[tuple[Path, Unpacked | None]]:
-    """A dataset as plain files while the block runs.
+def aside(folder: Path, *, annotated: bool = True) -> Iterator[tuple[Path, Unpacked | None]]:
+    """A dataset as plain files while the block runs, and how it was made so (None: it is used as it lies).
 
+    Args:   annotated: whether annotations beside images count; those of new images do not, for all are predicted on.
     Raises: DataError: it is a container that cannot be unpacked.
     """
-    if not folder.is_dir() or not _formats(folder):
+    if not folder.is_dir() or not (formats := _formats(folder, annotated)):
         yield folder, None
         return
     with TemporaryDirectory(prefix="m3dspy-") as scratch:
         out = Path(scratch, "out")
         out.mkdir()
-        unpacked = _unpack(folder, out, Path(scratch, "log"))
+        unpacked = _unpack(folder, formats, out, Path(scratch, "log"))
         yield (out / "data", _how(out)) if unpacked else (folder, None)
 
 
-def _formats(root: Path) -> list[str]:
-    return [name for name in FORMATS if FORMATS[name].found(root)]
+def _formats(root: Path, annotated: bool = True) -> list[str]:
+    """The formats that names in a folder speak for; without the annotated ones, those that hold images themselves."""
+    formats = [name for name in FORMATS if annotated or FORMATS[name].HOLDS_IMAGES]
+    return [name for name in formats if FORMATS[name].found(root)]
 
 
-def _unpack(root: Path, out: Path, log: Path) -> bool:
-    """Fill `out/data` from a container; False: it is none."""
-    if not (formats := _formats(root)):
+def _unpack(root: Path, formats: list[str], out: Path, log: Path) -> bool:
+    """Fill `out/data` from a container of one of these formats; False: it is none."""
+    if not formats:
         return False
     free = os.statvfs(out).f_bavail * os.statvfs(out).f_frsize
     lines = execute.stream(

@@ -16,6 +16,7 @@ from ._common import Header, Unreadable, axis_codes, check_size, native, reading
 SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC = (128, b"DICM")
 SLICES = True
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # SOP classes, that of label maps last
 _COLOURS = ("Red", "Green", "Blue")
 _PLACE = [
     "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
@@ -75,7 +76,8 @@ def series(paths: list[Path]) -> list[list[Path]]:
 
     Files belong together when series, orientation and size are the same, so that a localizer stands apart from the
     scan that it is filed with. A volume of one file is a picture: `read` it by its path. Files without an image
-    (reports, plans, DICOMDIR) are left out; so is, with a warning that names it, a file that cannot be read.
+    (reports, plans, segmentations, DICOMDIR) are left out; so is, with a warning that names it, a file that cannot be
+    read.
     """
     groups: dict[Any, list[tuple[float, int, Path]]] = {}
     for path in sorted(paths):
@@ -125,7 +127,8 @@ def _open(path: Path, data: bool = False) -> Any:
             dataset = dcmread(path, stop_before_pixels=not data, specific_tags=tags)
         except InvalidDicomError as error:
             raise ValueError("is no DICOM file: DICM is not at byte 128") from error
-        if "Rows" not in dataset or "Columns" not in dataset:
+        is_mask = dataset.file_meta.get("MediaStorageSOPClassUID") in SEGMENTATIONS
+        if is_mask or "Rows" not in dataset or "Columns" not in dataset:
             raise _NoImage(path, "is DICOM, but holds no image")
         check_size((*_size(dataset), _frames(dataset), _channels(dataset)), _stored_dtype(dataset))
         return dataset

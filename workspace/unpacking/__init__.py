@@ -2,6 +2,7 @@
 
 A format's file defines
 
+    HOLDS_IMAGES: bool             whether it says what the images are; False: it only annotates those that lie there
     found(root) -> bool            whether names in the folder speak for it; nothing is opened
     unpack(root, plain) -> bool    write its images and labels; False: the names deceived, and nothing was written
 

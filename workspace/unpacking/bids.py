@@ -12,6 +12,7 @@ from m3dspy.workspace.sources import IMAGE_SUFFIXES
 from m3dspy.workspace.tables import Row, read_table
 from m3dspy.workspace.unpacking._plain import Plain, suffix_of, walk
 
+HOLDS_IMAGES = True
 _PEOPLE = "participants.tsv"
 _LEFT_OUT = ("func", "dwi", "fmap", "eeg", "meg", "ieeg", "beh", "nirs", "motion", "perf")
 _MASKS = ("mask", "dseg", "seg", "roi")

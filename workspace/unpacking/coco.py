@@ -20,6 +20,7 @@ from m3dspy.workspace.sources import IMAGE_SUFFIXES
 from m3dspy.workspace.tables import read_json
 from m3dspy.workspace.unpacking._plain import Plain, mark, split_of, values_of, walk
 
+HOLDS_IMAGES = False
 _NAMED = re.compile(r"instances|annotation|coco", re.IGNORECASE)
 BOXES = "The annotations are boxes, drawn as masks: they show where something is, not its outline, area or volume."
 

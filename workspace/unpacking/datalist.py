@@ -13,6 +13,7 @@ from m3dspy.workspace.patterns import clean
 from m3dspy.workspace.tables import cases_of, read_json
 from m3dspy.workspace.unpacking._plain import VOLUMES, Plain
 
+HOLDS_IMAGES = True
 _NAMED = re.compile(r"data|fold|split|task", re.IGNORECASE)
 
 

@@ -19,8 +19,9 @@ from m3dspy.workspace.patterns import clean
 from m3dspy.workspace.sources import dicom
 from m3dspy.workspace.unpacking._plain import Plain, filled, mark, values_of, walk
 
+HOLDS_IMAGES = False
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_SEGMENTATION, _STRUCTURES = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
+_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 _TAGS = ["SeriesInstanceUID", "SOPInstanceUID", "PatientID", "Rows"]
 OFF_PLANE = 0.3  # of a slice's thickness that a contour may lie off its slice
 _Marked = Iterator[tuple[str, np.ndarray]]  # label, where it is
@@ -72,7 +73,7 @@ def _sorted_out(root: Path) -> tuple[dict[str, _Series], list[Path]]:
         try:
             with sources.reading(path):
                 kind = read_file_meta_info(path).get("MediaStorageSOPClassUID", "")
-                if kind in (_SEGMENTATION, _STRUCTURES):
+                if kind in (*dicom.SEGMENTATIONS, _STRUCTURES):
                     objects.append(path)
                     continue
                 tags: Any = _TAGS
@@ -91,7 +92,7 @@ def _opened(path: Path) -> Iterator[tuple[str, Any]]:
 
     with sources.at_work(path):
         try:
-            if (dataset := dcmread(path)).SOPClassUID == _SEGMENTATION:
+            if (dataset := dcmread(path)).SOPClassUID in dicom.SEGMENTATIONS:
                 from highdicom.seg import segread
 
                 segments = segread(path)
@@ -107,7 +108,7 @@ def _opened(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _labels(marking: Any) -> list[str]:
-    if marking.SOPClassUID == _SEGMENTATION:
+    if marking.SOPClassUID in dicom.SEGMENTATIONS:
         return [clean(marking.get_segment_description(k).SegmentLabel, 60) for k in marking.segment_numbers]
     return [clean(region.ROIName, 60) for region in marking.StructureSetROISequence]
 
@@ -134,7 +135,7 @@ def _case(
     for path, marking in marked:
         with sources.at_work(path):
             try:
-                if marking.SOPClassUID == _SEGMENTATION:
+                if marking.SOPClassUID in dicom.SEGMENTATIONS:
                     found = _segments(marking, [series.uids[file] for file in files], mask.shape)
                 else:
                     found = _regions(marking, affine, mask.shape)

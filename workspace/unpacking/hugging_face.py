@@ -18,6 +18,7 @@ from m3dspy.workspace import sources
 from m3dspy.workspace.patterns import is_mask_name
 from m3dspy.workspace.unpacking._plain import Bounded, Plain, split_of, text_of, walk
 
+HOLDS_IMAGES = True
 ROWS = 64  # that are held at a time
 
 

@@ -17,6 +17,7 @@ from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources
 from m3dspy.workspace.unpacking._plain import MOST_BYTES, Bounded, Plain, text_of
 
+HOLDS_IMAGES = True
 _PARTS: dict[str, Split] = {"train": "training", "val": "validation", "test": "test"}
 
 

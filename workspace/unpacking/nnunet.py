@@ -18,6 +18,7 @@ from m3dspy.workspace import sources
 from m3dspy.workspace.tables import read_json
 from m3dspy.workspace.unpacking._plain import MOST_CHANNELS, VOLUMES, Plain, bits
 
+HOLDS_IMAGES = True
 _FILE = re.compile(r"(.+)_(\d{4})(\.nii\.gz|\.[A-Za-z0-9]+)")
 _PARTS: dict[str, Split] = {"Tr": "training", "Ts": "test"}
 

@@ -16,6 +16,7 @@ from m3dspy.workspace import sources, untrusted
 from m3dspy.workspace.patterns import MASK_WORDS, clean, words
 from m3dspy.workspace.unpacking._plain import MOST_BYTES, Bounded, Plain, split_of, text_of, walk
 
+HOLDS_IMAGES = True
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _PICTURES = ("png", "jpg", "jpeg", "tif", "tiff", "bmp")
 _ARRAYS = ("npy", "nii", "nii.gz")

@@ -16,6 +16,7 @@ from m3dspy.workspace.sources import IMAGE_SUFFIXES
 from m3dspy.workspace.unpacking._plain import Plain, filled, mark, split_of, text_of, values_of, walk
 from m3dspy.workspace.unpacking.coco import BOXES, boxed
 
+HOLDS_IMAGES = False
 MOST_TEXT = 4 << 20
 
 
