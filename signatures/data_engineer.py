@@ -30,8 +30,9 @@ class WritePrepare(dspy.Signature):
       `ix.write_index(...)`.
     - Paths are relative to `root`. Never write an absolute path or invent a column, folder or class.
     - Take every label from the data as the plan says, drop what the plan does not name.
-    - Split by patient, never by image. If the patient key is a header, call `ix.group_by_header` first; if nothing
-      names the patient, `ix.group_lookalikes`.
+    - Split by patient, never by image. If the patient key is a header, call `ix.group_by_header` first; if it is a
+      column of another table than the labels', `ix.group_by_table`; if nothing names the patient,
+      `ix.group_lookalikes`.
     - Obey the plan's caps after splitting.
     - For an anomaly_detection use `ix.from_anomalies`: patterns for the plan's folders and for the same folders below
       an official test folder, which is `test`; `validation=0.5` in split(); the plan's `about` in write_index().

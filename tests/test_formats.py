@@ -31,6 +31,7 @@ FORMAT_OF = {  # where that is not the name of the tree; "": its files are read 
     "csv_table": "",
     "xlsx_table": "",
     "mask_folders": "",
+    "mask_folders_table": "",
     "coco_boxes": "coco",
     "coco_outlines": "coco",
     "coco_instances": "coco",

@@ -463,6 +463,28 @@ def test_a_cap_is_spread_over_classes_and_patients():
     assert ix.cap(splits, training=100)["training"] == splits["training"]
 
 
+# ------------------------------------------------------------------------------------------------ a table of patients
+def test_a_table_tells_the_patients_of_images_whose_labels_come_from_elsewhere(tmp_path, capsys):
+    table(tmp_path, "file,who", "a.png,P1", "b,P1", "c/c.png,P2", "d.png,n/a", "e.png,P3", name="who.csv")
+    items = [item(name) | {"image": f"{name}/{name}.png"} for name in "abcd"] + [item("f", split="test")]
+    found = ix.group_by_table(tmp_path, items, "who.csv", file_column="file", patient_column="who")
+    assert [(entry["id"], entry["patient"]) for entry in found] == [("a", "P1"), ("b", "P1"), ("c", "P2"), ("f", "f")]
+    assert capsys.readouterr().out == "left out: 1 images without a patient in who.csv, e.g. 'd/d.png'\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (("a,P1", "b,P2", "a.png,P2"), r"who.csv, rows 2 and 4 give two patients for 'a.png'"),
+        (("x,P1",), r"No row of who.csv names the patient of an image: file is e.g. 'x', an image is 'a.png'"),
+    ],
+)
+def test_a_table_that_cannot_tell_patients_is_refused(tmp_path, rows, complaint):
+    table(tmp_path, "file,who", *rows, name="who.csv")
+    with pytest.raises(DataError, match=complaint):
+        ix.group_by_table(tmp_path, [item("a"), item("b")], "who.csv", file_column="file", patient_column="who")
+
+
 # ------------------------------------------------------------------------------------------------ look-alikes
 def test_near_copies_become_one_patient_and_others_stay_apart(tmp_path, capsys):
     random = np.random.default_rng(0)
@@ -580,10 +602,11 @@ def test_an_msd_list_is_read_with_its_hidden_test_left_out(tmp_path, capsys):
     ]
 
 
-def test_a_monai_list_of_classes_keeps_patients_and_names_numbers(tmp_path):
+@pytest.mark.parametrize("column", ["patient", "patient_id", "Subject"])
+def test_a_monai_list_of_classes_keeps_patients_and_names_numbers(column, tmp_path):
     put(tmp_path, "a.png")
     put(tmp_path, "b.png")
-    training = [{"image": "a.png", "label": 0, "patient": 7, "fold": 1}]
+    training = [{"image": "a.png", "label": 0, column: 7, "fold": 1}]
     lists = {"training": training, "testing": [{"image": "b.png", "label": 1}], "labels": {"0": "ill", "1": "well"}}
     put(tmp_path, "list.json", json.dumps(lists).encode())
     found = ix.from_json(tmp_path, "list.json")
@@ -700,10 +723,11 @@ def test_the_manual_shows_every_helper_in_under_7_kilobytes():
         "from_json",
         "from_reports",
         "group_by_header",
+        "group_by_table",
         "group_lookalikes",
         "split",
         "cap",
         "write_index",
     ):
         assert f"ix.{name}(" in manual
-    assert manual.count("Example: ") == 12
+    assert manual.count("Example: ") == 13

@@ -172,6 +172,49 @@ def test_a_script_survives_every_adapter(adapter):
     compile(code, "prepare.py", "exec")
 
 
+WHO = Table(
+    path="who.csv",
+    rows=40,
+    columns=(
+        Column(name="patient", kind="identifier", distinct=8, pattern="P##"),
+        Column(name="file", kind="identifier", distinct=40, names_files="", rows_with_file=40),
+    ),
+)
+
+
+def with_who(folder: Fingerprint, images: str, count: int) -> Fingerprint:
+    """The folder with a table that only says whose these images are, so many of them."""
+    named = WHO.columns[1].model_copy(update={"names_files": images, "rows_with_file": count})
+    who = WHO.model_copy(update={"columns": (WHO.columns[0], named)})
+    key = PatientKey(where="column", table="who.csv", column="patient", patients=8, images=count)
+    return folder.model_copy(update={"tables": (*folder.tables, who), "patients": (key, *folder.patients)})
+
+
+@pytest.mark.parametrize(
+    ("request_text", "folder", "images", "count", "known"),
+    [
+        ("segment both lungs", CT, SCANS.pattern, 20, True),
+        ("segment both lungs", CT, MASKS.pattern, 20, False),
+        ("segment both lungs", CT, SCANS.pattern, 10, False),  # half of them
+        ("tell cysts from stones", FOLDERS, SLICES.pattern, 40, True),
+        (FEW, LIVERS, POOL.pattern, 80, True),
+        (FEW, LIVERS, TEST.pattern, 80, True),  # the table names both, more of the test
+        ("tell AD from CN", ADNI.model_copy(update={"patients": ()}), HEADS.pattern, 90, True),
+    ],
+)
+def test_a_table_that_only_names_patients_is_read_whatever_the_labels_come_from(
+    request_text, folder, images, count, known
+):
+    folder = with_who(folder, images, count)
+    plan = plan_for(request_text, folder).plan
+    assert (plan.patient == folder.patients[0]) == known
+    inputs = {"plan": plan, "card": "", "fingerprint": folder, "notes": "", "manual": "", "complaint": ""}
+    code = ask(WritePrepare, **inputs).prepare.code
+    line = "items = ix.group_by_table(root, items, 'who.csv', file_column='file', patient_column='patient')"
+    assert (line in code) == known
+    assert "patient_column='patient'" not in code.replace(line, "")
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_design_survives_every_adapter(adapter):
     plan = plan_for("segment both lungs and the infection on chest CT", CT).plan

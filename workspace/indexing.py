@@ -30,6 +30,7 @@ from m3dspy.workspace.indexes.forms import from_json, write_m3builder
 from m3dspy.workspace.indexes.gathering import from_folders, from_pairs, from_table
 from m3dspy.workspace.indexes.headers import group_by_header
 from m3dspy.workspace.indexes.lookalikes import group_lookalikes
+from m3dspy.workspace.indexes.persons import group_by_table
 from m3dspy.workspace.indexes.reports import from_reports
 from m3dspy.workspace.indexes.splitting import cap, split
 from m3dspy.workspace.runs import write_atomic
@@ -45,6 +46,7 @@ __all__ = [
     "from_reports",
     "from_table",
     "group_by_header",
+    "group_by_table",
     "group_lookalikes",
     "manual",
     "split",
@@ -83,8 +85,8 @@ def write_index(
     """Write `index.json` into `out`: the last call of a prepare.py.
 
     `labels`: in a fixed order, background left out; [] for reports.
-    `values`: segmentation only, the voxel value of each label in the masks. `multilabel`: items hold lists of labels;
-    in segmentation labels overlap, values are powers of two, and a voxel of the masks holds the sum of those on it.
+    `values`: segmentation only, the voxel value of each label. `multilabel`: items hold lists of labels; in
+    segmentation labels overlap, values are powers of two, and a voxel holds the sum of those on it.
     `about`: anomaly_detection only, what the images show ("liver CT"); its labels are normal, abnormal.
 
     Example: ix.write_index(out, task="segmentation", labels=["liver", "spleen"], values=[1, 2], splits=splits)
@@ -112,6 +114,6 @@ def write_index(
 def manual() -> str:
     """Signatures and docstrings of the helpers, as the manual for whoever writes a prepare.py."""
     gathering = (from_table, from_folders, from_pairs, from_anomalies, from_reports, from_json)
-    helpers = (arguments, *gathering, group_by_header, group_lookalikes, split, cap, write_index)
+    helpers = (arguments, *gathering, group_by_header, group_by_table, group_lookalikes, split, cap, write_index)
     text = "\n\n".join(f"ix.{h.__name__}{inspect.signature(h)}\n{inspect.getdoc(h)}" for h in helpers)
-    return re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text)
+    return re.sub(r"\b(pathlib|typing|collections\.abc)\.", "", text.replace(inspect.formatannotation(Task), "Task"))

@@ -73,7 +73,7 @@ def look(
         for measured in found:
             if measured.is_mask:
                 findings.of_declared(measured, declared, notes)
-    files = FileNames(measured.family for measured in found)
+    files = FileNames([m.family for m in found], {m.family.pattern for m in found if m.is_mask})
     tables = [look_at(clean(masked(path)), *table, files) for path, table in raw.items()]
     for seen in tables:
         findings.of_table(seen, files, notes)

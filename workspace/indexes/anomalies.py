@@ -26,12 +26,12 @@ def from_anomalies(
     test: str | Sequence[str] | None = None,
     about: str | None = None,
 ) -> list[dict]:
-    """Items labelled "normal" and "abnormal", with the masks of what is abnormal where there are any.
+    """Items labelled "normal" and "abnormal", with masks of what is abnormal where there are any.
 
-    A file that `masks` matches is no image; a mask belongs to the abnormal image of its own stem in the same class
-    folder (`Ungood/img/6_1.png`, `Ungood/label/6_1.png`), else as in from_pairs; abnormal images without one are left
-    out. `patient`: as in from_folders. `test`: the official test cases, which split() obeys. `about`: what the images
-    show, where it is not what write_index says.
+    A file that `masks` matches is no image; it belongs to the abnormal image of its own stem in the same class folder
+    (`Ungood/img/6_1.png`, `Ungood/label/6_1.png`), else as in from_pairs; abnormal images without one are left out.
+    `patient`: as in from_folders. `test`: the official test cases. `about`: what the images show, where it is not what
+    write_index says.
 
     Example: ix.from_anomalies(root, normal="**/good/**/*.png", abnormal="**/Ungood/**/*.png",
                                masks="**/anomaly_mask/*.png", patient=r"^(\\d+)_", test="test/**/*.png")

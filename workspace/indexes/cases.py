@@ -7,7 +7,7 @@ A *pattern* is a path relative to the dataset folder: `*` any text within a name
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from hashlib import blake2b
 from itertools import takewhile
@@ -281,6 +281,11 @@ def items(
         )
         if id not in UNREADABLE
     ]
+
+
+def case_of(item: Mapping) -> str:
+    """The case of an item: its file, or the folder of its slices."""
+    return item["image"] if isinstance(item["image"], str) else item["image"][0].rpartition("/")[0]
 
 
 def left_out(which: Sequence[str], what: str) -> None:

@@ -16,6 +16,7 @@ from m3dspy.signatures.values import SPLITS, Index, Item
 from m3dspy.workspace.indexes.cases import find, items, left_out, one_file, patients, stem
 from m3dspy.workspace.indexes.gathering import from_pairs
 from m3dspy.workspace.indexes.splitting import SPELLINGS
+from m3dspy.workspace.looking.columns import names_person
 from m3dspy.workspace.runs import write_atomic
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
 from m3dspy.workspace.tables import cases_of, read_json
@@ -24,10 +25,10 @@ _FILES = {"training": "train.json", "validation": "val.json", "test": "test.json
 
 
 def from_json(root: Path, path: str, *, patient: str | None = None) -> list[dict]:
-    """Items from a case list in JSON: MONAI or MSD (`training`, `validation`, `test`), nnU-Net raw, or M3Builder.
+    """Items from a case list in JSON: of MONAI, MSD, nnU-Net raw, or M3Builder.
 
     Its lists become the items' `split`, which split() obeys; cases without a label are left out. `patient`: as in
-    from_folders, of cases for which the list names none.
+    from_folders, where the list names none.
 
     Example: items = ix.from_json(root, "dataset.json")
     """
@@ -131,7 +132,8 @@ def _located(
         if found is None or known is None:
             fileless.append(repr(image))
         else:
-            made.append((found, known, record.get("patient"), record.get("split", by_name)))
+            person = next((value for key, value in record.items() if names_person(key) and value is not None), None)
+            made.append((found, known, person, record.get("split", by_name)))
     left_out(unlabelled, f"cases of {path} without a label")
     left_out(fileless, f"cases of {path} whose files are not there")
     if not made:

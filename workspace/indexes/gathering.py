@@ -67,17 +67,17 @@ def from_table(
 ) -> list[dict]:
     """Items from a table with one row an image.
 
-    `table`: its path, or a pattern that one file matches. `file_column` holds relative paths, file names or stems of
-    the files that match `images`. `labels`: cell of `label_column` -> label; rows with other cells are left out.
-    `patient_column`, or `patient` as in from_folders. `split_column`: an official split (train, val, test), which
-    split() then obeys. `slices`: each folder of files is one image, and `file_column` names folders.
+    `table`: its path, or a pattern that one file matches. `file_column` holds paths, names or stems of the files that
+    match `images`. `labels`: cell of `label_column` -> label; other rows are left out. `patient_column`, or `patient`
+    as in from_folders. `split_column`: an official split (train, val, test), which split() obeys. `slices`: each folder
+    of files is one image, and `file_column` names folders.
 
     Example: ix.from_table(root, "ADNI1.csv", file_column="Image Data ID", label_column="Group", images="ADNI_PT/*.pt",
                            labels={"CN": "CN", "AD": "AD"}, patient_column="Subject")
     """
     path = one_file(root, table, "table")
     columns, rows = read_table(root / path)
-    asked = [_named_as_shown(name, columns) for name in (file_column, label_column, patient_column, split_column)]
+    asked = [named_as_shown(name, columns) for name in (file_column, label_column, patient_column, split_column)]
     check_columns(path, columns, asked)
     file_column, label_column, patient_column, split_column = asked
     wanted = {str(cell).strip(): label for cell, label in labels.items()}
@@ -146,7 +146,7 @@ def from_folders(
 ) -> list[dict]:
     """Items from one folder a class.
 
-    `parent`: a folder, or a pattern that fits one. `labels`: folder below it -> label; other folders are left out.
+    `parent`: a folder, or a pattern that fits one. `labels`: folder below it -> label; others are left out.
     `images`: pattern below the class folder, `**/*.png` for any depth. `patient`: "folder" (the first folder below the
     class), or a regular expression with one group on the file name (on the path, if it holds a /), or None (each image
     its own patient; then call group_lookalikes). `slices`: as in from_table.
@@ -170,9 +170,9 @@ def from_folders(
 def from_pairs(root: Path, *, images: str, masks: str, patient: str | None = None, slices: bool = False) -> list[dict]:
     """Items from images and their masks, matched case by case.
 
-    Both are patterns. A pair has the same text in place of the wildcards, or the same words in its paths once the words
-    that only images or only masks have are removed. `patient`: as in from_folders ("folder": the first folder below
-    the fixed part of `images`). `slices`: as in from_table.
+    Both are patterns. A pair has the same text in place of the wildcards, or the same words in its paths but for those
+    that only images or only masks have. `patient`: as in from_folders ("folder": the first below the fixed part of
+    `images`). `slices`: as in from_table.
 
     Example: ix.from_pairs(root, images="Training/img/img#.nii.gz", masks="Training/label/label#.nii.gz")
     """
@@ -202,7 +202,7 @@ def _key(image: str | list[str]) -> str:
     return image if isinstance(image, str) else image[0]
 
 
-def _named_as_shown(name: str | None, columns: Iterable[str]) -> Any:
+def named_as_shown(name: str | None, columns: Iterable[str]) -> Any:
     """The column of that name, also where the fingerprint showed its name cleaned and cut."""
     return (
         name

@@ -17,10 +17,10 @@ THREADS = 8
 
 
 def group_lookalikes(root: Path, items: Sequence[dict]) -> list[dict]:
-    """The items with `patient` set to their group of near-identical images, for datasets that name no patient.
+    """The items with `patient` their group of near-identical images, where nothing names the patient.
 
-    Adjacent slices and repeated exports correlate above .98; groups are chains of such neighbours. Cases that already
-    share a patient stay together; cases of different official splits stay apart.
+    Groups are chains of neighbours that correlate above .98. Cases that share a patient stay together; cases of
+    different official splits stay apart.
 
     Example: items = ix.group_lookalikes(root, items)
     """

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Split
-from m3dspy.workspace.indexes.cases import ids, left_out
+from m3dspy.workspace.indexes.cases import case_of, ids, left_out
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
 
 SPELLINGS: dict[str, Split] = {
@@ -23,15 +23,15 @@ def split(
     """Three lists: training, validation, test. A patient is never divided; each class is spread in proportion.
 
     `validation`, `test`: shares of the cases. Items that carry a `split` (split_column, lists of a JSON file) keep it;
-    only what the dataset does not give is carved out of its training cases. An official split that divides a patient,
-    or leaves a class out of the test cases, is said and not used.
+    what else is needed is carved out of training cases. An official split that divides a patient, or leaves a class out
+    of the test cases, is said and not used.
 
     Example: splits = ix.split(items, seed=0, validation=0.15, test=0.2)
     """
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise DataError(f"validation={validation} and test={test} must be above 0 and leave room for training.")
     if len({item["id"] for item in items}) < len(items):
-        named = ids([_case(item) for item in items], slices=False)
+        named = ids([case_of(item) for item in items], slices=False)
         items = [item | {"id": name} for item, name in zip(items, named, strict=True)]
     given = _given(items)
     shares: dict[Split, float] = {"test": test, "validation": validation}
@@ -76,10 +76,6 @@ def split_named(word: str, where: str) -> Split:
     if word.strip().lower() not in SPELLINGS:
         raise DataError(f"{where} calls a split {word!r}; known are train, val and test. Leave split_column out.")
     return SPELLINGS[word.strip().lower()]
-
-
-def _case(item: Mapping) -> str:
-    return item["image"] if isinstance(item["image"], str) else item["image"][0].rpartition("/")[0]
 
 
 def _given(items: Sequence[Mapping]) -> dict[str, Split]:

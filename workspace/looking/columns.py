@@ -6,7 +6,7 @@ pattern is shown: by its name (patient, mrn, birth ...), or because its cells ar
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Literal
@@ -27,6 +27,7 @@ PERSON = word_set("patient patients subject person participant mrn ptid pid rid 
 _NAMES_A_PERSON = PERSON | word_set(
     "accession uid birth dob ssn phone telephone email mail address surname forename physician"
 )
+_OF_A_PERSON = word_set("age sex gender weight height size birth dob position orientation group status")
 _NAME = re.compile(r"^(full|first|last|given|family|middle|doctor|reader)?[ _-]*names?$", re.IGNORECASE)
 _NAMES_A_CASE = word_set("id exam study accession")
 _LABEL = word_set(
@@ -67,8 +68,13 @@ def says_label(name: str) -> bool:
 
 
 def names_person(name: str) -> bool:
-    """Whether a column's name says patient."""
-    return bool(PERSON.intersection(words(name)))
+    """Whether a column's name says which patient.
+
+    >>> names_person("Patient ID"), names_person("PatientAge")
+    (True, False)
+    """
+    said = set(words(name))
+    return bool(PERSON & said) and not said & _OF_A_PERSON
 
 
 def leaves(cell: str) -> bool:
@@ -87,9 +93,13 @@ def is_missing(cell: str) -> bool:
 
 # ------------------------------------------------------------------------------------------------ cells that name files
 class FileNames:
-    """The cases of some families, found by path, name or stem, as `indexing.from_table` finds them."""
+    """The cases of some families, found by path, name or stem, as `indexing.from_table` finds them.
 
-    def __init__(self, families: Iterable[Family]):
+    masks: patterns of the families that hold masks; a name of both an image and its mask is the image's.
+    """
+
+    def __init__(self, families: Iterable[Family], masks: Collection[str] = ()):
+        self._masks = masks
         self.patterns: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self._by_stem: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -110,6 +120,8 @@ class FileNames:
             if hits:
                 break
         exact = [case for case in hits if _is_tail(case, path)] or hits
+        if len(exact) > 1:
+            exact = [case for case in exact if self.patterns[case] not in self._masks]
         return exact[0] if len(exact) == 1 else None
 
 

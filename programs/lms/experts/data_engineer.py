@@ -3,8 +3,9 @@
 from typing import Any
 
 from m3dspy.programs.lms.experts import anomalies, reports
-from m3dspy.signatures.values import Column, Fingerprint, Group, Plan
+from m3dspy.signatures.values import Column, Fingerprint, Group, PatientKey, Plan, Table
 from m3dspy.workspace.indexes.splitting import SPELLINGS
+from m3dspy.workspace.looking.columns import names_person
 
 
 def next_look() -> dict[str, Any]:
@@ -29,6 +30,10 @@ def write_prepare(plan: Plan, fingerprint: Fingerprint) -> dict[str, Any]:
     ]
     if plan.patient and plan.patient.where == "header":
         lines.append("items = ix.group_by_header(root, items)")
+    if key := _beside(plan):
+        files = file_column(next(table for table in fingerprint.tables if table.path == key.table)).name
+        named = f"file_column={files!r}, patient_column={key.column!r}"
+        lines.append(f"items = ix.group_by_table(root, items, {key.table!r}, {named})")
     if plan.patient is None and plan.task != "segmentation":
         lines.append("items = ix.group_lookalikes(root, items)  # nothing names the patient")
     shares = f", {anomalies.shares(plan, fingerprint)}" if plan.task == "anomaly_detection" else ""
@@ -67,7 +72,7 @@ def _items(plan: Plan, group: Group, fingerprint: Fingerprint) -> list[str]:
             f"items = ix.from_folders(root, {plan.source.path!r}, labels=labels, images={images!r}, "
             f"patient={_patient(plan)!r}{more})",
         ]
-    column = plan.patient.column if plan.patient and plan.patient.where == "column" else None
+    column = plan.patient.column if plan.patient and plan.patient.where == "column" and not _beside(plan) else None
     if official := _split_column(plan, fingerprint):
         more = f", split_column={official!r}{more}"
     return [
@@ -98,6 +103,20 @@ def is_split(column: Column) -> bool:
     """Whether a column gives an official split: of two parts at least, all spelled as parts are."""
     parts = {SPELLINGS.get(value.strip().lower()) for value in column.values}
     return column.kind == "category" and None not in parts and len(parts) > 1
+
+
+def file_column(table: Table) -> Column:
+    """The column that names the most images."""
+    return max(table.columns, key=lambda column: column.rows_with_file)
+
+
+def _beside(plan: Plan) -> PatientKey | None:
+    """The patient key, where it is a column that is not read along with the labels."""
+    key, source = plan.patient, plan.source
+    if not key or key.where != "column" or plan.task == "report_generation":
+        return None
+    read = key.table == source.path and (source.kind != "json" or names_person(key.column))
+    return None if read else key
 
 
 def _in(plan: Plan, group: Group) -> bool:

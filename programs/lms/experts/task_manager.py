@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from m3dspy.programs.lms.experts import anomalies, reports, words
-from m3dspy.programs.lms.experts.data_engineer import is_split
+from m3dspy.programs.lms.experts.data_engineer import file_column, is_split
 from m3dspy.signatures.values import (
     ANOMALY_LABELS,
     Caps,
@@ -24,7 +24,7 @@ from m3dspy.signatures.values import (
 )
 from m3dspy.workspace.indexes.cases import stem
 from m3dspy.workspace.looking.columns import names_person
-from m3dspy.workspace.patterns import MASK_WORDS
+from m3dspy.workspace.patterns import MASK_WORDS, SPLIT_WORDS
 from m3dspy.workspace.patterns import words as name_words
 
 _LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
@@ -95,6 +95,7 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
     if not asked and not words.unspecific(request) and _organs(request):
         raise _Refusal(f"The masks hold {', '.join(names.values())}; what the request names is not among them.")
     chosen = names if words.everything(request) else asked or names
+    source = _listed(fingerprint, pair) or Source(kind="masks", path=pair.mask)
     return Plan(
         task="segmentation",
         goal=f"Mark {'the boxes around ' if boxes else ''}{', '.join(chosen.values())}.",
@@ -104,8 +105,8 @@ def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None)
         images=group.pattern,
         labels=tuple(chosen.values()),
         label_values=tuple(str(value) for value in chosen),
-        source=_listed(fingerprint, pair) or Source(kind="masks", path=pair.mask),
-        patient=_patient(fingerprint, columns=False),
+        source=source,
+        patient=_patient(fingerprint, group, source.path),
         caps=_caps(card),
         sided=any(re.search(r"\b(left|right)\b", name, re.I) for name in chosen.values()),
     )
@@ -148,7 +149,7 @@ def _classification(request: str, fingerprint: Fingerprint, card: DataCard | Non
         images=group.pattern,
         labels=tuple(labels),
         source=best.source,
-        patient=_patient(fingerprint, columns=best.source.kind == "table"),
+        patient=_patient(fingerprint, group, best.source.path),
         caps=_caps(card),
         sided=any(re.search(r"\b(left|right)\b", label, re.I) for label in labels),
     )
@@ -184,7 +185,7 @@ def _anomalies(request: str, known: str, fingerprint: Fingerprint, card: DataCar
         masks=masks[0] if masks else None,
         about=about,
         shots=shots or anomalies.SHOTS,
-        patient=_patient(fingerprint, columns=False),
+        patient=_patient(fingerprint, group, source.path),
         caps=_caps(card),
     )
 
@@ -372,9 +373,21 @@ def _labelled_group(fingerprint: Fingerprint, source: Source) -> Group:
     return max(inside or images or fingerprint.groups, key=lambda group: group.count)
 
 
-def _patient(fingerprint: Fingerprint, columns: bool) -> PatientKey | None:
-    usable = [key for key in fingerprint.patients if columns or key.where != "column"]
-    return usable[0] if usable else None
+def _patient(fingerprint: Fingerprint, group: Group, labels: str) -> PatientKey | None:
+    """The surest key; a column of another table than that of the labels has to name most of the images."""
+    for key in fingerprint.patients:
+        if key.where != "column" or key.table == labels:
+            return key
+        table = next((table for table in fingerprint.tables if table.path == key.table), None)
+        named = file_column(table).names_files if table else ""
+        if _apart_from_split(named) == _apart_from_split(group.pattern) and 2 * key.images > group.count:
+            return key
+    return None
+
+
+def _apart_from_split(pattern: str) -> list[str]:
+    """The parts of a path that do not say which official split it is of."""
+    return [part for part in pattern.split("/") if not SPLIT_WORDS.intersection(name_words(part))]
 
 
 def _modality(request: str, group: Group, card: DataCard | None) -> Any:
