@@ -278,6 +278,44 @@ def test_only_what_was_asked_for_is_segmented(request_text, labels):
     assert plan.sided == any("l" in label.split()[0] for label in labels if "lung" in label)
 
 
+def kinds(*masks: str, last: int = 20) -> Fingerprint:
+    """Twenty scans with several kinds of masks of value 1, fewer of the last."""
+    counts = [20] * (len(masks) - 1) + [last]
+    pairs = [Pair(image=SCANS.pattern, mask=m, matched=n, values={"1": n}) for m, n in zip(masks, counts, strict=True)]
+    return Fingerprint(
+        files=60, megabytes=30, formats={}, groups=(SCANS.model_copy(update={"units": {}}),), pairs=pairs
+    )
+
+
+TWO_KINDS = ("brain_masks/case_###.nii.gz", "lesion_masks/case_###.nii.gz")
+NESTED = ("kidney/case_###.nii.gz", "kidney_tumour/case_###.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("request_text", "folder", "mask", "label"),
+    [
+        ("Segment the lesion in MR of the head", kinds(*TWO_KINDS), TWO_KINDS[1], "lesion"),
+        ("Segmentation of the lesions in brain MR", kinds(*TWO_KINDS), TWO_KINDS[1], "lesion"),
+        ("Segment the brain", kinds(*TWO_KINDS), TWO_KINDS[0], "brain"),
+        ("Segment the lesion", kinds(*TWO_KINDS, last=18), TWO_KINDS[1], "lesion"),
+        ("Segment the kidney", kinds(*NESTED), NESTED[0], "kidney"),
+        ("Segment the kidney tumour", kinds(*NESTED), NESTED[1], "kidney tumour"),
+    ],
+)
+def test_of_several_kinds_of_masks_those_are_learnt_that_the_request_names(request_text, folder, mask, label):
+    plan = plan_for(request_text, folder).plan
+    assert (plan.source.path, plan.labels) == (mask, (label,))
+
+
+@pytest.mark.parametrize(
+    ("request_text", "count"), [("Segment the oedema", "none"), ("Brain and lesion masks", "several")]
+)
+def test_several_kinds_of_masks_that_the_request_does_not_tell_apart_are_refused(request_text, count):
+    answer = plan_for(request_text, kinds(*TWO_KINDS))
+    assert answer.plan is None
+    assert f"masks of 2 kinds, and the request names {count} of them: {', '.join(TWO_KINDS)}. Name" in answer.refusal
+
+
 @pytest.mark.parametrize(
     ("request_text", "fingerprint", "reason"),
     [

@@ -80,8 +80,7 @@ def _plan(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan
 
 
 def _segmentation(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Plan:
-    most = max(pair.matched for pair in fingerprint.pairs)
-    pair = min((pair for pair in fingerprint.pairs if pair.matched == most), key=lambda pair: _place(pair, card))
+    pair = _pair(request, fingerprint, card)
     boxes = bool(fingerprint.unpacked and fingerprint.unpacked.boxes)
     if boxes and (asked := words.shape(request)):
         raise _Refusal(
@@ -293,6 +292,36 @@ def _same_subject(request: str, known: str, fingerprint: Fingerprint) -> None:
             )
 
 
+def _pair(request: str, fingerprint: Fingerprint, card: DataCard | None) -> Pair:
+    """The images and masks to learn from: those that the request names in the masks' path, else the most of them.
+
+    Of several alike those that the card speaks of first, or with most of the labels that the request means. Where
+    nothing tells masks of the same images apart, it is a refusal.
+    """
+    most = max(pair.matched for pair in fingerprint.pairs)
+
+    def fit(pair: Pair) -> tuple:
+        said = [
+            [words.named(word, request) for word in name.split() if word != "and"] for name in _called(request, pair)
+        ]
+        named = max(((hits.count(True), -hits.count(False)) for hits in said), default=(0, 0))
+        labels = list(_mask_names(request, fingerprint, card, pair).values())
+        meant = [label for label in labels if words.named(label, request)]
+        if not meant and (words.unspecific(request) or words.everything(request)):
+            meant = labels
+        return named, pair.matched, -_place(pair, card), len(meant)
+
+    fits = [(fit(pair), pair) for pair in fingerprint.pairs if 2 * pair.matched > most]
+    best, pair = max(fits, key=lambda entry: entry[0])
+    alike = [other.mask for how, other in fits if how == best and other.image == pair.image]
+    if len(alike) > 1:
+        raise _Refusal(
+            f"There are masks of {len(alike)} kinds, and the request names {'several' if best[0][0] else 'none'} of "
+            f"them: {', '.join(alike)}. Name one as its files are called, or leave one kind only in the folder."
+        )
+    return pair
+
+
 def _place(pair: Pair, card: DataCard | None) -> int:
     """Where a card first names both files of a pair, so that of several the one it speaks of first is taken."""
     names = [f"`{pattern.rpartition('/')[2]}`" for pattern in (pair.image, pair.mask)]
@@ -329,12 +358,20 @@ def _mask_names(request: str, fingerprint: Fingerprint, card: DataCard | None, p
 
 def _named_by_path(request: str, pair: Pair) -> str:
     """What is to be marked by the request, if a part of the masks' path is called so: `spot` of masks/spot/#.png."""
-    wanted = re.split(r"\b(?:in|on|of|from)\b", request.lower())[0]  # not where it is, as in "in brain MR"
+    asked = _called(request, pair)
+    return asked.pop() if len(asked) == 1 else ""
+
+
+def _called(request: str, pair: Pair) -> set[str]:
+    """The parts of the masks' path that are called as something that the request wants marked."""
     folders, _, name = pair.mask.rpartition("/")
     beside = {*MASK_WORDS, *name_words(pair.image)}
     parts = [[word for word in name_words(part) if word not in beside] for part in (*folders.split("/"), stem(name))]
-    asked = {" ".join(part) for part in parts if part and words.named(" ".join(part), wanted)}
-    return asked.pop() if len(asked) == 1 else ""
+    for where in ("in|on|of|from", "in|on|from"):  # not where it is: "in brain MR", but "segmentation of the lesion"
+        wanted = re.split(rf"\b(?:{where})\b", request.lower())[0]
+        if asked := {" ".join(part) for part in parts if part and words.named(" ".join(part), wanted)}:
+            return asked - {f"{name}s" for name in asked}
+    return set()
 
 
 def _label_list(text: str) -> dict[int, str]:
