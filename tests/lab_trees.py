@@ -8,8 +8,9 @@ and in it a smaller one.
 
 import io
 import json
+import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
 CLASSES = ("plain", "bright")
+MAC = b"\0\5\26\7\0\2\0\0Mac OS X"  # begins each of the files `._NAME` that macOS leaves
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,16 @@ def nifti(path: Path, array: np.ndarray) -> None:
 def put(path: Path, data: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def packed(path: Path, members: Mapping[str, bytes]) -> None:
+    """A tar archive of files by name, in this order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
 
 
 # ------------------------------------------------------------------------------------------------ nnU-Net, MONAI, BIDS
@@ -167,16 +179,18 @@ def datalist(root: Path) -> tuple[int, ...]:
     return 8, 2, 3
 
 
-@tree("Segment the box in brain MR, as a quick try", "box")
+@tree("Segment the box in brain MR, as a quick try", "box", patients=5)
 def datalist_channels(root: Path) -> tuple[int, ...]:
-    """MONAI: an image is a list of files, its channels."""
+    """MONAI: an image is a list of files, its channels; two images a subject. A Mac left a file of its own."""
     listed = []
     for number in range(10):
         files = [f"case{number:02d}/{name}.nii.gz" for name in ("t1", "t2")]
         for channel, file in enumerate(files):
             nifti(root / file, volume(number, value=channel + 1))
         nifti(root / f"case{number:02d}/seg.nii.gz", (marks(number) > 0).astype(np.uint8))
-        listed.append({"image": files, "label": f"case{number:02d}/seg.nii.gz", "fold": number % 5})
+        of_whom = {"subject": f"S{number // 2}", "fold": number // 2}
+        listed.append({"image": files, "label": f"case{number:02d}/seg.nii.gz", **of_whom})
+    put(root / "._dataset.json", MAC)
     put(root / "dataset.json", json.dumps({"labels": {"box": 1, "background": 0}, "training": listed}))
     return 8, 2
 
@@ -250,7 +264,7 @@ def medmnist(root: Path) -> tuple[int, ...]:
 
 @tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def hugging_face(root: Path) -> tuple[int, ...]:
-    """A DatasetDict as `save_to_disk` leaves it, with class names, and no list for validation."""
+    """A DatasetDict as `save_to_disk` and `map` leave it, with class names, and no list for validation."""
     from datasets import ClassLabel, Dataset, DatasetDict, Features
     from datasets import Image as Picture
 
@@ -262,17 +276,19 @@ def hugging_face(root: Path) -> tuple[int, ...]:
         parts[part] = Dataset.from_list(rows, features=features)
         start += count
     DatasetDict(parts).save_to_disk(root)
+    shutil.copy(root / "train/data-00000-of-00001.arrow", root / "train/cache-0123456789abcdef.arrow")
     return 48, 12
 
 
-@tree("Segment the spot, as a quick try", "structure 1")
+@tree("Segment the spot, as a quick try", "structure 1", patients=8)
 def hugging_face_parquet(root: Path) -> tuple[int, ...]:
-    """Parquet shards as on the hub, with masks as a second column of pictures, and no split."""
+    """Parquet shards as on the hub, with masks as a second column of pictures, two pictures a patient, and no split."""
     import pyarrow
     from pyarrow import parquet
 
     rows = [
-        {"image": {"bytes": png(picture(n, True))}, "mask": {"bytes": png(disc(n) * np.uint8(1))}} for n in range(16)
+        {"image": {"bytes": png(picture(n, True))}, "mask": {"bytes": png(disc(n) * np.uint8(1))}, "patient_id": n // 2}
+        for n in range(16)
     ]
     put(root / "data/train-00000-of-00001.parquet", b"")
     parquet.write_table(pyarrow.Table.from_pylist(rows), root / "data/train-00000-of-00001.parquet")
@@ -281,20 +297,29 @@ def hugging_face_parquet(root: Path) -> tuple[int, ...]:
 
 @tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def webdataset(root: Path) -> tuple[int, ...]:
+    """As a Mac packs it."""
     start = 0
     for name, count in (("train-000000", 20), ("train-000001", 20), ("val-000000", 8), ("test-000000", 12)):
-        root.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(root / f"spots-{name}.tar", "w") as archive:
-            for number in range(start, start + count):
-                for suffix, data in (
-                    ("png", png(picture(number, number % 2 == 1))),
-                    ("json", json.dumps({"kind": CLASSES[number % 2], "box": [1, 2]}).encode()),
-                ):
-                    member = tarfile.TarInfo(f"{number:06d}.{suffix}")
-                    member.size = len(data)
-                    archive.addfile(member, io.BytesIO(data))
+        members = {}
+        for number in range(start, start + count):
+            members |= {f"._{number:06d}.png": MAC, f"{number:06d}.png": png(picture(number, number % 2 == 1))}
+            told = json.dumps({"kind": CLASSES[number % 2], "box": [1, 2]}).encode()
+            members |= {f"._{number:06d}.json": MAC, f"{number:06d}.json": told}
+        packed(root / f"spots-{name}.tar", members)
         start += count
     return 40, 8, 12
+
+
+@tree("Segment the spot, as a quick try", "structure 1", patients=8)
+def webdataset_masks(root: Path) -> tuple[int, ...]:
+    """Two pictures a patient, and no split."""
+    members = {}
+    for number in range(16):
+        members[f"{number:06d}.png"] = png(picture(number, True))
+        members[f"{number:06d}.mask.png"] = png(disc(number) * np.uint8(1))
+        members[f"{number:06d}.json"] = json.dumps({"patient": f"P{number // 2}"}).encode()
+    packed(root / "spots.tar.gz", members)
+    return (16,)
 
 
 @tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES, patients=20)
@@ -313,7 +338,7 @@ def parquet_table(root: Path) -> tuple[int, ...]:
 
 @tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def hugging_face_shards(root: Path) -> tuple[int, ...]:
-    """Parquet shards of two splits as on the hub, whose schema names the classes."""
+    """Parquet shards of two splits as on the hub, whose schema names the classes, and a column called as ours."""
     import pyarrow
     from pyarrow import parquet
 
@@ -323,6 +348,7 @@ def hugging_face_shards(root: Path) -> tuple[int, ...]:
     for name, count in (("train-00000-of-00002", 24), ("train-00001-of-00002", 24), ("test-00000-of-00001", 12)):
         numbers = range(start, start + count)
         rows = [{"image": {"bytes": png(picture(n, n % 2 == 1)), "path": f"{n}.png"}, "label": n % 2} for n in numbers]
+        rows = [row | {"file": f"{place:03d}.dcm"} for place, row in enumerate(rows)]
         table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(features)
         put(root / f"data/{name}.parquet", b"")
         parquet.write_table(table, root / f"data/{name}.parquet")
@@ -353,7 +379,10 @@ def _table(root: Path) -> list[dict[str, str]]:
 
 @tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES, patients=20)
 def csv_table(root: Path) -> tuple[int, ...]:
+    """The archive that the pictures came in lies beside them, and one of something else."""
     rows = _table(root)
+    packed(root / "pictures.tar", {f"pictures/{name}.png": png(picture(0, True)) for name in ("000", "001")})
+    packed(root / "code.tar.gz", {"train.py": b"print(1)"})
     put(root / "cases.csv", "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
     return (60,)
 

@@ -26,6 +26,7 @@ FORMAT_OF = {  # where that is not the name of the tree; "": its files are read 
     "bids_masks": "bids",
     "hugging_face_parquet": "hugging_face",
     "hugging_face_shards": "hugging_face",
+    "webdataset_masks": "webdataset",
     "parquet_table": "",
     "class_folders": "",
     "csv_table": "",

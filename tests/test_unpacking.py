@@ -2,14 +2,17 @@
 
 import io
 import json
+import re
 import shutil
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
-from lab_trees import TREES, disc, marks, picture, png, put, volume
+from lab_trees import TREES, disc, marks, packed, picture, png, put, volume
+from pyarrow import parquet
 
 from m3dspy.errors import DataError
 from m3dspy.programs.lms.experts.task_manager import make_plan
@@ -174,12 +177,79 @@ def dicom_with_one_segmentation_of_nothing(root: Path) -> None:
     shutil.rmtree(root / "study00/ct")
 
 
+def table_in_parquet(path: Path, **columns) -> None:
+    put(path, b"")
+    parquet.write_table(pyarrow.table(columns), path)
+
+
+def shards(root: Path, **members: dict[str, bytes]) -> None:
+    for name, held in members.items():
+        packed(root / f"{name}.tar", held)
+
+
+def configurations(root: Path) -> None:
+    for name in ("default", "size_28"):
+        table_in_parquet(root / name / "train-0.parquet", image=[{"bytes": PNG}], label=["a"])
+
+
+def lost_shard(root: Path) -> None:
+    TREES["hugging_face"].write(root)
+    (root / "train/data-00000-of-00001.arrow").unlink()
+
+
+PNG = png(picture(0, True))
+WRONG = {
+    "configurations": (configurations, "The folders 'default' and 'size_28' hold a dataset each"),
+    "lost shard": (lost_shard, "train/state.json lists train/data-00000-of-00001.arrow, which is not there"),
+    "unsorted shard": (
+        lambda root: shards(root, a={"1.png": PNG, "2.png": PNG, "1.cls": b"0", "2.cls": b"1"}),
+        "a.tar holds the files of '1' in two places",
+    ),
+    "label elsewhere": (
+        lambda root: shards(root, a={"1.png": PNG}, b={"1.json": b"{}"}),
+        "b.tar holds '1.json' without its image",
+    ),
+    "label of nothing": (
+        lambda root: shards(root, a={"1.png": PNG, "1.cls": b"0", "2.cls": b"1"}),
+        "a.tar holds '2.cls' without its image",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_told_for_sure_is_one_line_that_names_the_file(name, tmp_path):
+    write, message = WRONG[name]
+    write(tmp_path / "data")
+    with pytest.raises(DataError, match=re.escape(message)), unpack.aside(tmp_path / "data"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("write", "how"),
+    [
+        (
+            lambda root: table_in_parquet(root / "a.parquet", image=[{"bytes": PNG}], kind=["a"], found=[["b"]]),
+            "Columns of lists or records are left out: found.",
+        ),
+        (
+            lambda root: shards(root, a={"1.png": PNG, "1.json": b'{"found": ["b"]}'}),
+            "Columns of lists or records are left out: found.",
+        ),
+    ],
+)
+def test_what_is_left_out_is_said(write, how, tmp_path):
+    write(tmp_path / "data")
+    with unpack.aside(tmp_path / "data") as (_, unpacked):
+        assert how in unpacked.how
+
+
 @pytest.mark.parametrize(
     ("write", "dims", "ids"),
     [
         (coco_of_one_picture, 2, ["0", "1", "2", "3", "4"]),
         (dicom_with_one_segmentation, 3, [f"study{number:02d}-ct" for number in range(10)]),
         (dicom_with_one_segmentation_of_nothing, 3, [f"study{number:02d}-ct" for number in range(1, 10)]),
+        (TREES["datalist_channels"].write, 3, [f"case{number:02d}-t1" for number in range(10)]),
         (TREES["bids_masks"].write, 3, [f"sub-{number:02d}_FLAIR" for number in range(1, 11)]),
     ],
 )

@@ -29,6 +29,7 @@ from m3dspy.workspace.patterns import (
 )
 from m3dspy.workspace.sources import IMAGE_SUFFIXES, source_of
 
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar")
 DEPTH = 40  # folders below one another
 MOST_CLASSES = 12  # more words side by side are names, unless each of up to 30 folders is large
 MOST_LARGE_CLASSES, LARGE = 30, 20
@@ -166,6 +167,8 @@ def _file(tree: Tree, folder: Folder, entry: os.DirEntry, path: str) -> None:
             return
         except (ValueError, OSError):
             pass
+    if entry.name.lower().endswith(ARCHIVES):
+        tree.passed.append((path, "archives are not unpacked where images lie beside them"))
     tree.others.append(path)
 
 

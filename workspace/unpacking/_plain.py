@@ -16,6 +16,7 @@ from m3dspy.errors import DataError
 from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources
 from m3dspy.workspace.indexes.splitting import SPELLINGS
+from m3dspy.workspace.looking.columns import is_missing, names_person
 
 MOST_IMAGES = 90_000  # each may have a mask; a sandbox takes 200,000 files
 MOST_BYTES = 4 << 30  # of one image as it lies in a container
@@ -137,9 +138,9 @@ class Plain:
 
     # -------------------------------------------------------------------------------------------- labels
     def row(self, file: str, cells: Mapping[str, object], split: Split | None = None) -> None:
-        """A row of labels.csv; the column `split` is the container's own."""
-        given = {"split": split} if split else {}
-        self._rows.append({"file": file, **{name: _cell(value) for name, value in cells.items()}, **given})
+        """A row of labels.csv; the column `file` is ours, and `split` the container's own."""
+        told = {"file (2)" if name == "file" else name: _cell(value) for name, value in cells.items()}
+        self._rows.append({"file": file, **told, **({"split": split} if split else {})})
 
     def pair(self, image: str, label: str, split: Split = "training", patient: str = "") -> None:
         """An image and its mask, in dataset.json."""
@@ -229,8 +230,18 @@ def split_of(text: str) -> Split | None:
     >>> split_of("train-00000-of-00001"), split_of("shards/Test_0001.tar"), split_of("scans")
     ('training', 'test', None)
     """
-    words = re.findall(r"[a-z]+", text.lower())
-    return next((SPELLINGS[word] for word in words if word in SPELLINGS), None)
+    spelled = re.findall(r"[a-z]+", text.lower())
+    return next((SPELLINGS[word] for word in spelled if word in SPELLINGS), None)
+
+
+def person_of(cells: Mapping[str, object]) -> str:
+    """The patient that a column names; "" where none does.
+
+    >>> person_of({"patient_age": 61, "subject_id": "S07"}), person_of({"patient": None, "label": "cyst"})
+    ('S07', '')
+    """
+    named = (_cell(value) for name, value in cells.items() if names_person(name))
+    return next((person for person in named if not is_missing(person)), "")
 
 
 def walk(root: Path) -> Iterator[str]:

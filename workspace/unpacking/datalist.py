@@ -1,4 +1,4 @@
-"""A MONAI datalist whose cases have several files an image, its channels: they become one volume each.
+"""A MONAI datalist whose cases have several files an image, its channels: they become one volume named as the first.
 
 Lists with one file an image are read as they lie (`tables.cases_of`).
 """
@@ -11,7 +11,7 @@ from typing import Any
 from m3dspy.errors import DataError
 from m3dspy.workspace.patterns import clean
 from m3dspy.workspace.tables import cases_of, read_json
-from m3dspy.workspace.unpacking._plain import VOLUMES, Plain
+from m3dspy.workspace.unpacking._plain import VOLUMES, Plain, person_of, suffix_of
 
 HOLDS_IMAGES = True
 _NAMED = re.compile(r"data|fold|split|task", re.IGNORECASE)
@@ -32,14 +32,15 @@ def unpack(root: Path, plain: Plain) -> bool:
             raise DataError(
                 f"{path.name} has {len(several)} of {len(cases)} images in several files; all or none have."
             )
-        for number, case in enumerate(cases, start=1):
+        for case in cases:
             files = [_file(root, spelled, path) for spelled in case["image"]]
-            image = plain.merged(root, f"case-{number:04d}", files)
+            name = files[0].removesuffix(suffix_of(files[0]))
+            image = plain.merged(root, name, files)
             if not isinstance(case["label"], str):
                 continue
-            person = str(case.get("patient") or "")
+            person = person_of(case)
             if case["label"].lower().endswith(VOLUMES):
-                mask = plain.keep(_file(root, case["label"], path), "masks", f"case-{number:04d}")
+                mask = plain.keep(_file(root, case["label"], path), "masks", name)
                 plain.pair(image, mask, case["split"], person)
             else:
                 cells = {"label": case["label"]} | ({"patient": person} if person else {})
@@ -51,7 +52,7 @@ def unpack(root: Path, plain: Plain) -> bool:
 
 
 def _lists(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob("*.json") if _NAMED.search(path.stem) and path.is_file())
+    return sorted(path for path in root.glob("[!.]*.json") if _NAMED.search(path.stem) and path.is_file())
 
 
 def _are_channels(image: Any) -> bool:

@@ -2,7 +2,8 @@
 
 Pictures are taken as they are stored, byte for byte. A second column of pictures that is called as masks are becomes
 the masks; every other column of words or numbers becomes a column of labels.csv, classes by their names. Splits are
-those of the dataset: its folders, or the beginning of the files' names (`train-00000-of-00004.parquet`).
+those of the dataset: its folders, or the beginning of the files' names (`train-00000-of-00004.parquet`). The caches
+that `map` leaves are no data.
 """
 
 import json
@@ -15,8 +16,9 @@ from typing import Any
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources
-from m3dspy.workspace.patterns import is_mask_name
-from m3dspy.workspace.unpacking._plain import Bounded, Plain, split_of, text_of, walk
+from m3dspy.workspace.patterns import clean, is_mask_name
+from m3dspy.workspace.tables import read_json
+from m3dspy.workspace.unpacking._plain import Bounded, Plain, person_of, split_of, text_of, walk
 
 HOLDS_IMAGES = True
 ROWS = 64  # that are held at a time
@@ -24,12 +26,13 @@ ROWS = 64  # that are held at a time
 
 @dataclass(frozen=True)
 class _Columns:
-    """What a file's columns are. `classes`: column -> its class names, by number."""
+    """What a file's columns are. `classes`: column -> its class names, by number. `nested`: lists and records."""
 
     image: str
     mask: str
     classes: dict[str, list[str]]
     others: list[str]
+    nested: list[str]
 
 
 def found(root: Path) -> bool:
@@ -37,11 +40,11 @@ def found(root: Path) -> bool:
 
 
 def unpack(root: Path, plain: Plain) -> bool:
-    files = [path for path in walk(root) if path.endswith((".arrow", ".parquet"))]
-    bounded, some = Bounded(sum((root / path).stat().st_size for path in files)), False
+    files = _files(root)
+    bounded = Bounded(sum((root / path).stat().st_size for path in files))
     splits: dict[str, Split | None] = {path: _split(path) for path in files}
     official = len(set(splits.values()) - {None}) > 1
-    number = 0
+    number, folders, nested = 0, set[str](), set[str]()
     for path in files:
         with sources.at_work(root / path), closing(_batches(root / path)) as batches:
             columns: _Columns | None = None
@@ -49,13 +52,39 @@ def unpack(root: Path, plain: Plain) -> bool:
                 columns = columns or _columns(schema, path)
                 if columns is None:
                     break
-                some = True
+                nested.update(columns.nested)
+                folders.add("/".join(folder for folder in path.split("/")[:-1] if not split_of(folder)))
+                if len(folders) > 1:
+                    one, other = sorted(clean(folder or ".", 60) for folder in folders)
+                    raise DataError(
+                        f"The folders {one!r} and {other!r} hold a dataset each, such as two configurations of the "
+                        "same pictures. Give the folder of one."
+                    )
                 for row in rows:
                     _row(row, columns, f"image-{number:06d}", splits[path] if official else None, plain, bounded)
                     number += 1
-    if some:
+    if folders:
         plain.how.append("Pictures are as the dataset stores them" + ("; the split is its own." if official else "."))
-    return some
+    if nested:
+        plain.how.append(f"Columns of lists or records are left out: {', '.join(sorted(nested))}.")
+    return bool(folders)
+
+
+def _files(root: Path) -> list[str]:
+    """The files of rows: of a `save_to_disk` folder those that its state lists, elsewhere all but the caches.
+
+    Raises: DataError: one that is listed is not there.
+    """
+    every = list(walk(root))
+    files = {path for path in every if path.endswith((".arrow", ".parquet")) and "/cache-" not in f"/{path}"}
+    for path in every:
+        if path.rpartition("/")[2] == "state.json" and isinstance(state := read_json(root / path), dict):
+            folder = path.removesuffix("state.json")
+            listed = {f"{folder}{file['filename']}" for file in state.get("_data_files", ())}
+            if lacking := listed.difference(every):
+                raise DataError(f"{path} lists {clean(min(lacking), 80)}, which is not there. Fetch the dataset anew.")
+            files -= {file for file in files if listed and file.rpartition("/")[0] == folder.rstrip("/")} - listed
+    return sorted(files)
 
 
 def _split(path: str) -> Split | None:
@@ -94,13 +123,15 @@ def _columns(schema: Any, path: str) -> _Columns | None:
     from pyarrow import types
 
     noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    pictures, others = [], []
+    pictures, others, nested = [], [], []
     for field in schema:
         inside = {field.type.field(k).name for k in range(field.type.num_fields)} if types.is_struct(field.type) else ()
         if "bytes" in inside:
             pictures.append(field.name)
         elif not (types.is_nested(field.type) or types.is_binary(field.type)):
             others.append(field.name)
+        else:
+            nested.append(clean(field.name, 60))
     if not pictures:
         return None
     masks = [name for name in pictures if is_mask_name(name)]
@@ -114,16 +145,17 @@ def _columns(schema: Any, path: str) -> _Columns | None:
         for name, about in noted.items()
         if isinstance(about, dict) and about.get("_type") == "ClassLabel" and isinstance(about.get("names"), list)
     }
-    return _Columns(images[0], masks[0] if masks else "", classes, others)
+    return _Columns(images[0], masks[0] if masks else "", classes, others, nested)
 
 
 def _row(
     row: dict[str, Any], columns: _Columns, name: str, split: Split | None, plain: Plain, bounded: Bounded
 ) -> None:
     image = plain.stored(name, _data(row[columns.image], name, bounded))
-    if columns.mask:
-        plain.pair(image, plain.stored(name, _data(row[columns.mask], name, bounded), "masks"), split or "training")
     cells = {column: _said(row[column], columns.classes.get(column)) for column in columns.others}
+    if columns.mask:
+        mask = plain.stored(name, _data(row[columns.mask], name, bounded), "masks")
+        plain.pair(image, mask, split or "training", person_of(cells))
     if cells:
         plain.row(image, cells, split)
 

@@ -14,7 +14,8 @@ from m3dspy.errors import DataError
 from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources, untrusted
 from m3dspy.workspace.patterns import MASK_WORDS, clean, words
-from m3dspy.workspace.unpacking._plain import MOST_BYTES, Bounded, Plain, split_of, text_of, walk
+from m3dspy.workspace.sources import IMAGE_SUFFIXES
+from m3dspy.workspace.unpacking._plain import MOST_BYTES, Bounded, Plain, person_of, split_of, text_of, walk
 
 HOLDS_IMAGES = True
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -25,23 +26,46 @@ Sample = dict[str, bytes]
 
 
 def found(root: Path) -> bool:
-    return any(path.lower().endswith(_SUFFIXES) for path in walk(root))
+    """Archives, and no image beside them: those that lie beside images are left as they are."""
+    paths = list(walk(root))
+    return any(map(_is_shard, paths)) and not any(path.lower().endswith(IMAGE_SUFFIXES) for path in paths)
 
 
 def unpack(root: Path, plain: Plain) -> bool:
-    shards = [path for path in walk(root) if path.lower().endswith(_SUFFIXES)]
+    shards = [path for path in walk(root) if _is_shard(path)]
     splits: dict[str, Split | None] = {path: split_of(path) for path in shards}
     official = len(set(splits.values()) - {None}) > 1
-    some = False
+    images, alone, nested = set[str](), list[tuple[str, str, str]](), set[str]()
     for path in shards:
+        seen = set[str]()
         for key, sample in _samples(root / path):
-            some |= _written(key, sample, splits[path] if official else None, plain)
-    if not some:
+            if key in seen:
+                raise DataError(
+                    f"{path} holds the files of {clean(key, 60)!r} in two places; those of a sample stand side by "
+                    "side. Write it anew, its files sorted by name."
+                )
+            seen.add(key)
+            if _written(key, sample, splits[path] if official else None, plain, nested):
+                images.add(key)
+            else:
+                alone += [(key, suffix, path) for suffix in sample]
+    if not images and len(shards) < sum(1 for _ in walk(root)):
+        return False
+    if not images:
         raise DataError("The tar files hold no pictures and no volumes. Unpack them, and give the folder.")
+    for key, suffix, path in alone:
+        if key in images or suffix == "cls" or _is_mask(suffix):
+            raise DataError(f"{path} holds {clean(f'{key}.{suffix}', 80)!r} without its image; both go into one shard.")
     plain.how.append("Files of the shards were taken together by their names.")
     if official:
         plain.how.append("The split is that of the shards' names.")
+    if nested:
+        plain.how.append(f"Columns of lists or records are left out: {', '.join(sorted(nested))}.")
     return True
+
+
+def _is_shard(path: str) -> bool:
+    return path.lower().endswith(_SUFFIXES)
 
 
 def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
@@ -58,12 +82,14 @@ def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
                 _check(member, path)
                 bounded.take(member.size, member.name)
                 stem, _, suffix = member.name.rpartition("/")[2].partition(".")
+                if not stem:
+                    continue
                 name = member.name.removesuffix(f".{suffix}") if suffix else member.name
                 if name != key and sample:
                     yield key, sample
                     sample = Sample()
                 key = name
-                if stem and (file := archive.extractfile(member)):
+                if file := archive.extractfile(member):
                     sample[suffix.lower()] = file.read(MOST_BYTES)
         if path.suffix.lower() == ".tar" and not _is_ended(path):
             raise EOFError("the mark of its end is missing")
@@ -87,11 +113,15 @@ def _check(member: tarfile.TarInfo, path: Path) -> None:
         raise DataError(f"{path.name} holds a path that leads out of it. Unpack it with care, and give the folder.")
 
 
-def _written(key: str, sample: Sample, split: Split | None, plain: Plain) -> bool:
+def _is_mask(suffix: str) -> bool:
+    return bool(MASK_WORDS.intersection(words(suffix)))
+
+
+def _written(key: str, sample: Sample, split: Split | None, plain: Plain, nested: set[str]) -> bool:
     """Write the image of a sample, its mask and what is said of it; False: it has no image."""
     pictures = {suffix: data for suffix, data in sample.items() if suffix.rpartition(".")[2] in _PICTURES}
     arrays = {suffix: data for suffix, data in sample.items() if suffix.endswith(_ARRAYS)}
-    masks = [suffix for suffix in (*pictures, *arrays) if MASK_WORDS.intersection(words(suffix))]
+    masks = [suffix for suffix in (*pictures, *arrays) if _is_mask(suffix)]
     images = [suffix for suffix in (*pictures, *arrays) if suffix not in masks]
     if not images:
         return False
@@ -104,16 +134,16 @@ def _written(key: str, sample: Sample, split: Split | None, plain: Plain) -> boo
         ending = next(f".{known}" for known in reversed(_ARRAYS) if suffix.endswith(known))
         return plain.raw(key, ending, arrays[suffix], folder)
 
-    image = put(images[0], "images")
+    image, cells = put(images[0], "images"), _cells(key, sample, nested)
     if masks:
-        plain.pair(image, put(masks[0], "masks"), split or "training")
-    if cells := _cells(key, sample):
+        plain.pair(image, put(masks[0], "masks"), split or "training", person_of(cells))
+    if cells:
         plain.row(image, cells, split)
     return True
 
 
-def _cells(key: str, sample: Sample) -> dict[str, Any]:
-    """What is said of an image."""
+def _cells(key: str, sample: Sample, nested: set[str]) -> dict[str, Any]:
+    """What is said of an image; names of what is no cell go to `nested`."""
     cells: dict[str, Any] = {}
     for suffix, data in sample.items():
         kind = suffix.rpartition(".")[2]
@@ -125,6 +155,7 @@ def _cells(key: str, sample: Sample) -> dict[str, Any]:
             cells["report" if suffix == kind else suffix.rpartition(".")[0]] = data.decode("utf-8", "replace")
         elif kind == "json":
             said = untrusted.strict_json(data, f"{clean(key, 60)}.{suffix}")
-            told = said.items() if isinstance(said, dict) else ()
-            cells |= {name: value for name, value in told if isinstance(value, str | int | float)}
+            told = said if isinstance(said, dict) else {}
+            nested.update(clean(name, 60) for name, value in told.items() if isinstance(value, list | dict))
+            cells |= {name: value for name, value in told.items() if isinstance(value, str | int | float)}
     return cells
