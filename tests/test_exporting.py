@@ -217,6 +217,25 @@ def test_an_export_that_answers_differently_is_not_handed_over(run, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("found", "larger"), [(np.array([1.0, 3.0]), 3.0), (torch.zeros(2), 2.0), ([1.0, np.nan], np.nan)]
+)
+def test_what_is_no_number_is_never_close(found, larger):
+    assert beside("graph").larger(2.0, found) == pytest.approx(larger, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_an_export_that_answers_with_no_number_is_not_handed_over(run, tmp_path, monkeypatch):
+    changed = tmp_path / "beside"
+    shutil.copytree(exporting.BESIDE, changed)
+    text = (exporting.BESIDE / "graph.py").read_text()
+    (changed / "graph.py").write_text(text.replace("net(x), exported(x)", "net(x), exported(x) * float('nan')"))
+    monkeypatch.setattr(exporting, "BESIDE", changed)
+    with pytest.raises(RunFailed, match=r"The comparison with the model did not end with a number\."):
+        export(run, "torchscript", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------------------------------------ a MONAI Bundle
 @pytest.mark.slow
 def test_monais_own_command_gives_the_files_that_predict_gives(run, tmp_path):

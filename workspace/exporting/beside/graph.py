@@ -101,8 +101,8 @@ def main() -> None:
             x = x.contiguous()
             wanted, found = net(x), exported(x)
             for one, other in zip(wanted, found, strict=True):
-                worst["difference"] = max(worst["difference"], float((one - other).abs().max()))
-                worst["largest"] = max(worst["largest"], float(one.abs().max()))
+                worst["difference"] = larger(worst["difference"], (one - other).abs())
+                worst["largest"] = larger(worst["largest"], one.abs())
             return wanted
 
         items = json.loads(given.items.read_text())
@@ -132,7 +132,7 @@ def alone(train, items: list[dict], given, s, net: torch.nn.Module, fabric: Fabr
             score, pixels = net(case.image[None])
             pixels = import_module("mvfa").upsampled(pixels, case.shape, align_corners=s.align_corners)
             found = example.scores_of(path, told, network)
-            worst = max(worst, abs(found[0] - float(score)), float(abs(found[1] - pixels[0].numpy()).max()))
+            worst = larger(worst, [abs(found[0] - float(score)), abs(found[1] - pixels[0].numpy()).max()])
             continue
         if train.TASK == "segmentation":
             found, _ = example.chances_of(path, told, network)
@@ -143,8 +143,13 @@ def alone(train, items: list[dict], given, s, net: torch.nn.Module, fabric: Fabr
             found = example.probabilities(path, told, network)
             logits = train.logits_of(net, [train.load(item, given.data, s)], s, fabric, mirrored=True)
             wanted = train.probabilities(logits, s)[0]
-        worst = max(worst, float(abs(found - wanted).max()))
+        worst = larger(worst, abs(found - wanted))
     return worst
+
+
+def larger(worst: float, found) -> float:
+    """The largest of all; NaN if any is, where Python's own `max` would keep the other."""
+    return float(np.maximum(worst, np.max(np.asarray(found))))
 
 
 def _first(item: dict) -> str:
