@@ -8,11 +8,13 @@ patients, 1000 times.
 from collections.abc import Sequence
 from pathlib import Path
 
+from numpy.typing import NDArray
+
 from m3dspy.errors import DataError
 from m3dspy.m3bench import anomalies, classes, masks, reports
 from m3dspy.m3bench.answers import valid_weights
 from m3dspy.m3bench.dealing import dealt as dealt_answers
-from m3dspy.m3bench.stats import Metric, beats, resampled, score
+from m3dspy.m3bench.stats import Examined, Metric, beats, resampled, score
 from m3dspy.signatures.values import Grade, Index, Score
 
 TASKS = {"classification": classes, "segmentation": masks, "anomaly_detection": anomalies, "report_generation": reports}
@@ -30,6 +32,7 @@ def grade(
     oracle: float | None = None,
     draws: Sequence[Path] = (),
     untuned: Path | None = None,
+    single: Path | None = None,
     seed: int = 0,
 ) -> Grade:
     """Grade the predictions of a run.
@@ -40,6 +43,7 @@ def grade(
         then `s2` is False.  dealt: compare with the same answers dealt to other patients, too: see m3bench.dealing.
         oracle: the best score that a phantom allows.
         untuned: predictions for the same test cases with the settings before tuning; None: there are none.
+        single: of a model of several folds: predictions of one that was trained once, with the same settings.
         draws: of an anomaly detection: predictions after learning from other draws of the shots (draw 1, 2, ...;
         `predictions` are draw 0).
     Returns: a Grade; with nothing but the floor to be compared with `s2` is False.
@@ -62,11 +66,12 @@ def grade(
         controls["dealt"] = other
 
     details = task.details(index, root, predictions, trivial, weights, **beside)
-    if untuned is not None and not answered.missing:
-        before = task.examine(index, root, untuned)
-        if not before.missing:
-            gain = score(lambda weights: answered.metric(weights) - before.metric(weights), weights)
-            details["others"] = {"gain by tuning": gain, **details["others"]}
+    alone = task.examine(index, root, single) if single else answered
+    pairs = {"gain by folds": (answered, alone)} if single else {}
+    if untuned is not None:
+        pairs["gain by tuning"] = alone, task.examine(index, root, untuned)
+    gains = {name: _gain(*pair, weights) for name, pair in pairs.items() if not any(each.missing for each in pair)}
+    details["others"] = gains | details["others"]
     value = score(answered.metric, weights)
     s1 = not answered.missing and (checkpoint is None or valid_weights(checkpoint))
     asked = {name for name, wanted in (("control", control is not None), ("dealt", dealt)) if wanted}
@@ -89,6 +94,11 @@ def grade(
         above_oracle=oracle is not None and value.value > oracle + ABOVE_ORACLE,
         **details,
     )
+
+
+def _gain(later: Examined, earlier: Examined, weights: NDArray) -> Score:
+    """How much better one model is than another, on the same patients."""
+    return score(lambda weights: later.metric(weights) - earlier.metric(weights), weights)
 
 
 def out_of_fold(index: Index, root: Path, predictions: Path, seed: int = 0) -> dict[str, Score]:

@@ -10,6 +10,7 @@ import csv
 import json
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -62,8 +63,9 @@ from m3dspy.workspace.runs import UNPACKED, Run, dataset, disk
 Listen = Callable[[dict[str, Any]], None]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAWS = (1, 2)  # further draws of the few shots, beside the design's own
+OUT_OF_FOLD = "the out-of-fold score is a little too good: the epoch that each fold keeps was chosen by it"
 CONTROL = "control/model"  # kept until the benchmark's test cases are answered with it
-_TRAINED = ("predictions", "model", "control", "untuned", "draws", "grade", "outcome")  # in order of commit
+_TRAINED = ("predictions", "model", "control", "single", "untuned", "draws", "grade", "outcome")  # in order of commit
 
 
 class More(Value):
@@ -433,7 +435,7 @@ def _search_on(run: Run, request: Request) -> None:
     (run.folder / REPORT).unlink(missing_ok=True)
     if after.settings != more.trained:
         run.drop(*reversed(_TRAINED))
-        for name in ("final", "control", "untuned", *(f"draw-{draw}" for draw in DRAWS)):
+        for name in ("final", "control", "single", "untuned", *(f"draw-{draw}" for draw in DRAWS)):
             run.attempt(name)
     else:
         run.drop("outcome")
@@ -542,25 +544,44 @@ def _tune(run: Run, request: Request, trials: int, minutes: float | None, truste
 
 
 def _folds(run: Run, request: Request) -> dict[str, Any]:
-    """The setting that asks for a model of several folds, where the template has it."""
+    """The setting that asks for a model of several folds: where the template has it, as many as the patients fill.
+
+    Those of a classification show two classes each.
+    """
     if request.folds == 1:
         return {}
     template = run.load("design", Design).template
     if "folds" not in emit.fields(template):
         run.event("warning", text=f"--folds {request.folds}: a model of the template {template} has one fold.")
         return {}
-    return {"folds": request.folds}
+    index = run.load("index", Index)
+    pool = (*index.training, *index.validation)
+    most = len({item.patient for item in pool})
+    if index.task == "classification" and not index.multilabel:
+        kinds = Counter(label for label, _ in {(item.label, item.patient) for item in pool})
+        most = min(most, *sorted(kinds.values())[-2:])
+    if most < request.folds:
+        run.event("warning", text=f"--folds {request.folds}: {most} of them, as there are too few patients for more.")
+    return {"folds": min(most, request.folds)}
 
 
 def _beside(run: Run) -> list[tuple[str, str, dict[str, Any]]]:
     """Further trainings, as (attempt, where its predictions go, settings).
 
-    The settings that tuning began with, where it found others; of an anomaly detection, other draws of the few shots.
+    One model alone, where there are several folds; the settings that tuning began with, where it found others; of an
+    anomaly detection, other draws of the few shots.
     """
     tuned, few = run.load("tuned", Tuned), run.load("design", Design).shots
-    found = [("untuned", "untuned", {})] if tuned.trials and tuned.settings != tuned.trials[0].settings else []
+    found = [("single", "single", tuned.settings)] if _folded(run).is_dir() else []
+    if tuned.trials and tuned.settings != tuned.trials[0].settings:
+        found.append(("untuned", "untuned", {}))
     draws = DRAWS if few else ()
     return found + [(f"draw-{draw}", f"draws/{draw}", {**tuned.settings, "draw": draw}) for draw in draws]
+
+
+def _folded(run: Run) -> Path:
+    """Where a model of several folds has its answers to the training and validation cases."""
+    return run.folder / "model" / "validation"
 
 
 @contextmanager
@@ -597,12 +618,12 @@ def _grade(run: Run, request: Request) -> Grade:
                 control=run.folder / "control" / "predictions",
                 oracle=datasets.oracle(root, index),
                 draws=[run.folder / name for _, name, _ in beside if name.startswith("draws/")],
-                untuned=next((run.folder / name for _, name, _ in beside if name == "untuned"), None),
+                **{name: run.folder / name for _, name, _ in beside if name in ("single", "untuned")},
                 seed=request.seed,
             )
-            if (answers := run.folder / "model" / "validation").is_dir():
-                others = out_of_fold(index, root, answers, request.seed) | found.others
-                found = found.model_copy(update={"others": others})
+            if _folded(run).is_dir():
+                others = out_of_fold(index, root, _folded(run), request.seed) | found.others
+                found = found.model_copy(update={"others": others, "notes": (*found.notes, OUT_OF_FOLD)})
             run.commit("grade", found)
     return run.load("grade", Grade)
 

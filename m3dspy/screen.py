@@ -23,6 +23,7 @@ _STAGES = {
     "tune": "tune",
     "train": "train the final model",
     "control": "train the shuffled control",
+    "single": "train one model alone",
     "untuned": "train with the first settings",
     "draw-1": "train on other images",
     "draw-2": "train on other images",

@@ -84,6 +84,16 @@ def test_what_tuning_added_is_the_difference_of_the_scores_on_the_same_patients(
     assert "gain by tuning" not in graded(index, right, tmp_path).others
 
 
+def test_what_folds_added_is_not_counted_as_tuning(tmp_path):
+    index = classes_index()
+    right, constant = write_csv(tmp_path / "p", index, truth_of(index)), write_csv(tmp_path / "u", index, [0.5] * 20)
+    found = graded(index, right, tmp_path, single=constant, untuned=constant).others
+    assert (found["gain by folds"].value, found["gain by tuning"].value) == (0.5, 0)
+    found = graded(index, right, tmp_path, single=right, untuned=constant).others
+    assert (found["gain by folds"].value, found["gain by tuning"].value) == (0, 0.5)
+    assert "gain by folds" not in graded(index, right, tmp_path, untuned=constant).others
+
+
 def test_swapped_labels_score_0(tmp_path):
     index = classes_index()
     found = graded(index, write_csv(tmp_path / "p", index, [1 - t for t in truth_of(index)]), tmp_path)

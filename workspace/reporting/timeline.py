@@ -22,6 +22,7 @@ STAGES = {
     "tune": "Tuning",
     "train": "Final training",
     "control": "Training of the shuffled control",
+    "single": "Training of one model alone",
     "untuned": "Training with the first settings",
     "draw-1": "Training on other images",
     "draw-2": "Training on other images",
