@@ -90,6 +90,12 @@ def test_a_good_design_has_no_problems():
         (classifier(intensity="window", window=(300, -100)), HEADS, "window 300 to -100: the first must be below"),
         (classifier(), Index(task="classification", labels=("AD",)), "needs two labels or more, the index has AD"),
         (segmenter(), CHESTS.model_copy(update={"values": (1,)}), "2 labels and 1 mask values"),
+        (segmenter(preset="residual"), CHESTS, "network unet does not know residual: leave it out"),
+        (
+            segmenter(space={"slicewise": Knob(choices=(False, True))}),
+            CHESTS,
+            "network unet does not know slicewise: leave it out",
+        ),
         (detector(shots=None), livers(), "shots is missing"),
         (
             detector(shots=16),

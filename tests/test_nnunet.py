@@ -53,7 +53,8 @@ def test_the_network_has_the_levels_that_were_planned_and_fits_in_memory(
     if len(strides) == len(planned.strides):  # an axis that is odd further down is not halved there
         assert [tuple(kernel) for kernel in kernels] == planned.kernels
     assert [tuple(stride) for stride in strides[:3]] == planned.strides[:3]
-    s = SimpleNamespace(dims=len(patch), size=patch, spacing=spacing, channels=1, labels=range(labels), width=16)
+    plain = {"residual": False, "slicewise": False, "width": 16, "channels": 1}
+    s = SimpleNamespace(dims=len(patch), size=patch, spacing=spacing, labels=range(labels), **plain)
     kept = {}
 
     def count(tensor):
@@ -114,6 +115,42 @@ def test_a_gpu_gets_nnunets_plan_and_as_many_steps_as_it_can_take():
     assert found.crops * 20 / found.batch == 250  # steps an epoch
     assert found.epochs * 250 == 15_000
     assert design(f"{REQUEST}, as accurate as can be", Machine(gigabytes=16), ABDOMEN).epochs == 4 * found.epochs
+
+
+def scans(shape: tuple[int, ...], spacing: tuple[float, ...], channels: int = 1) -> Fingerprint:
+    """ABDOMEN with images of this shape and spacing."""
+    ends = ("least", "tenth", "median", "most")
+    changed = {name: Spread(**dict.fromkeys(ends, each)) for name, each in (("shape", shape), ("spacing", spacing))}
+    return CT.model_copy(update={"groups": (SCANS.model_copy(update=changed | {"channels": channels}), MASKS)})
+
+
+@pytest.mark.parametrize("slices", [1, 6, 7])
+@pytest.mark.parametrize("gigabytes", [8, 48])
+def test_volumes_of_a_few_slices_get_nnunets_2d_network(slices, gigabytes):
+    found = design(REQUEST, Machine(gigabytes=gigabytes), scans((256, 256, slices), (1.4, 1.4, 10)))
+    assert (found.preset, found.size, found.spacing) == ("slicewise", (256, 256, 8), (1.4, 1.4, 10))
+    assert "slice by slice" in found.why
+    assert design(REQUEST, Machine(gigabytes=gigabytes), scans((256, 256, 8), (1.4, 1.4, 10))).preset == "default"
+
+
+def test_where_a_patch_shows_little_of_the_image_tuning_tries_a_low_resolution_too():
+    found = design(REQUEST, Machine(gigabytes=16), scans((512, 512, 600), (0.9, 0.9, 0.9)))
+    first, coarser = found.space["coarser"].choices
+    assert first == 1
+    assert math.prod(found.size) / math.prod((512, 512, 600)) * coarser**3 == pytest.approx(0.25, rel=0.01)
+    assert "coarser" not in design(REQUEST, Machine(gigabytes=16), scans((64, 64, 40), (4.0, 4.0, 4.0))).space
+
+
+def test_who_puts_accuracy_first_gets_residual_blocks():
+    assert design(f"{REQUEST}, as accurate as can be", Machine(gigabytes=16), ABDOMEN).preset == "residual"
+    assert design(REQUEST, Machine(gigabytes=16), ABDOMEN).preset == "default"
+
+
+@pytest.mark.parametrize("gigabytes", [0, 16])
+def test_what_lies_beside_a_ct_in_one_file_is_not_cut_to_its_window(gigabytes):
+    shape, spacing = (512, 512, 148), (0.76, 0.76, 3.0)
+    found = [design(REQUEST, Machine(gigabytes=gigabytes), scans(shape, spacing, n)).intensity for n in (1, 2)]
+    assert found == ["window", "percentile"]
 
 
 def test_more_memory_means_a_larger_patch_up_to_a_bound():

@@ -4,6 +4,7 @@ import csv
 import doctest
 import importlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -395,6 +396,42 @@ def test_folds_check_every_patient_once_and_never_on_what_was_learnt():
     assert folds(items[:18], items[18:], kinds, replace(s, folds=1)) == [(list(range(18)), list(range(18, 24)))]
     with pytest.raises(script("harness").Problem, match="13 folds need as many patients; there are 12: lower folds"):
         folds(items[:18], items[18:], kinds, replace(s, folds=13))
+    alone = [str(i // 2) for i in range(24)]  # kinds too rare to be spread
+    assert len(folds(items[:18], items[18:], alone, replace(s, folds=5))) == 5
+
+
+@pytest.mark.parametrize(("name", "words"), [("segment", "no mask holds any"), ("classify", "the same label")])
+def test_folds_that_could_not_be_scored_are_refused_before_the_first_is_trained(name, words, tmp_path, capsys):
+    module, folder = script(name), tmp_path / "data"
+    folder.mkdir()
+    index = module.made_up(folder)
+    rare = index["training"][0]
+    for item in (*index["training"][1:], *index["validation"]):
+        if name == "segment":
+            item["label"] = "empty.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(np.zeros((32, 28, 24), np.uint8), np.eye(4)), folder / item["label"])
+            same = nibabel.load(folder / item["image"])
+            nibabel.save(nibabel.Nifti1Image(np.asarray(same.dataobj), np.eye(4)), folder / item["image"])
+        else:
+            item["label"] = next(label for label in index["labels"] if label != rare["label"])
+    s = replace(module.SETTINGS, size=(16, 16, 16), workers=1, folds=3)
+    with pytest.raises(script("harness").Problem, match=rf"^fold \d of 3: .*{words}.*; lower folds$"):
+        module.train(index, folder, tmp_path / "out", s, False, False)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(script("harness").Problem, match=rf"^validation: .*{words}"):
+        module.train(index, folder, tmp_path / "out", replace(s, folds=1), False, False)
+
+
+def test_gradients_are_clipped_together_to_the_norm_that_is_told(tmp_path):
+    harness = script("harness")
+    s = replace(script("classify").SETTINGS, precision="32-true")
+    net = torch.nn.Linear(100, 1, bias=False)
+    run = harness.Training(s, 1, tmp_path, False, harness.constant, net)
+    zero, norms = run.optimizer.zero_grad, []
+    run.optimizer.zero_grad = lambda: (norms.append(float(net.weight.grad.norm())), zero())
+    for scale in (1e3, 1e-3):
+        run.step(run.net(torch.full((1, 100), scale)).sum())
+    assert norms == pytest.approx([harness.Habits().norm, 1e-2], rel=1e-3)
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -498,6 +535,27 @@ def test_an_image_is_cropped_or_padded_evenly_with_its_least_value():
     assert torch.equal(script("images").fitted(found, (4, 1)), found)
 
 
+def test_around_a_mask_without_background_there_is_background(tmp_path):
+    module, folder = script("segment"), tmp_path
+    item = module.made_up(folder)["training"][0]
+    shape, affine = nibabel.load(folder / item["label"]).shape, nibabel.load(folder / item["label"]).affine
+    nibabel.save(nibabel.Nifti1Image(np.ones(shape, np.uint8), affine), folder / item["label"])
+    mask = module.load_case(item, folder, replace(module.SETTINGS, size=(48, 48, 48))).mask
+    assert mask.sum() == math.prod(shape)
+
+
+def test_at_low_resolution_a_patch_covers_more_and_the_answer_is_on_the_images_own_grid(tmp_path):
+    from lightning_fabric import Fabric
+
+    module = script("segment")
+    item = module.made_up(tmp_path)["training"][0]
+    s = replace(module.SETTINGS, coarser=2.0, size=(16, 16, 16))
+    assert module.load_case(item, tmp_path, s).image.shape == (1, 16, 16, 16)
+    assert module.load_image(item, tmp_path, s)[0].shape == (1, 16, 14, 12)
+    net = importlib.import_module("networks.unet").network(s).eval()
+    assert module.mask_of(item, tmp_path, s, net, Fabric(accelerator="cpu"))[0].shape == (32, 28, 24)
+
+
 @pytest.mark.parametrize(
     ("intensity", "values"),
     [
@@ -514,6 +572,24 @@ def test_intensities_are_scaled_after_outliers_are_cut_off(intensity, values):
     s = replace(script("segment").SETTINGS, intensity=intensity, window=(20.0, 100.0))
     found = script("images").normalised(x.reshape(1, 20, 20), s).flatten()[50::100]
     assert found.tolist() == pytest.approx(values, abs=1e-3)
+
+
+@pytest.mark.parametrize("intensity", ["percentile", "zscore"])
+def test_sequences_of_a_volume_are_scaled_each_by_itself_and_colours_together(intensity):
+    torch.manual_seed(0)
+    normalised, s = script("images").normalised, replace(script("segment").SETTINGS, intensity=intensity)
+    x = torch.randn(3, 8, 8, 8) * torch.tensor([1.0, 30.0, 1000.0]).view(3, 1, 1, 1) + 50
+    found = normalised(x, s)
+    for channel, alone in zip(found, x, strict=True):
+        assert torch.equal(channel, normalised(alone[None], s)[0])
+    flat = normalised(x.reshape(3, 16, 32), s)
+    assert flat[0].std() < 0.01 < 0.2 < flat[2].std()
+
+
+@pytest.mark.parametrize(("held", "read"), [(2, 1), (1, 2), (4, 2), (12, 1), (2, 3)])
+def test_an_image_with_other_channels_than_the_model_reads_is_no_image_of_its_kind(held, read):
+    with pytest.raises(script("harness").Problem, match=f"^scan7: has {held} channels, the model reads {read}$"):
+        script("images").with_channels(torch.zeros(held, 4, 4, 4), read, "scan7")
 
 
 def test_an_image_of_one_value_but_for_a_few_voxels_stays_within_float16():
@@ -656,6 +732,32 @@ def test_thick_slices_are_not_halved_until_the_other_axes_have_caught_up():
     assert kernels == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
     assert levels((32, 32), (1.0, 1.0))[0] == [[1, 1], [2, 2], [2, 2], [2, 2]]
     assert levels((36, 30), (1.0, 1.0))[0] == [[1, 1], [2, 2], [2, 1]]  # 15 is odd, 9 are odd
+
+
+@pytest.mark.parametrize(("size", "across"), [((32, 32, 16), 2), ((16, 32, 32), 0)])
+def test_slicewise_no_slice_knows_of_another(size, across):
+    script("network")
+    s = replace(script("segment").SETTINGS, size=size, spacing=(1.0, 1.0, 1.0), width=4, slicewise=True)
+    net = importlib.import_module("networks.dynunet").network(s)
+    seen = [1 if axis == across else 3 for axis in range(3)]
+    layers = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d)]
+    assert all(layer.kernel_size[across] == 1 == layer.stride[across] for layer in layers)
+    assert list(layers[0].kernel_size) == seen
+
+
+def test_a_residual_encoder_has_a_skip_a_level():
+    from monai.networks.blocks.dynunet_block import UnetResBlock
+
+    script("network")
+    module = importlib.import_module("networks.dynunet")
+    s = replace(script("segment").SETTINGS, size=(32, 32, 16), width=4)
+    skips = [
+        sum(isinstance(block, UnetResBlock) for block in module.network(replace(s, residual=residual)).modules())
+        for residual in (False, True)
+    ]
+    assert skips == [0, len(module.levels(s.size, s.spacing)[0])]
+    net = module.network(replace(s, residual=True)).eval()
+    assert net(torch.randn(1, 1, *s.size)).shape == (1, 3, *s.size)
 
 
 @pytest.mark.parametrize("name", ["dynunet", "segresnet"])

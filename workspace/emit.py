@@ -197,7 +197,12 @@ def _check_network(design: Design, index: Index, known: dict[str, NetworkEntry])
             f"use one of: {', '.join(serving) or 'none'}"
         )
     else:
-        divisor = _constants(NETWORKS / f"{design.network}.py").get("DIVISOR", {}).get(design.dims, 1)
+        said = constants(design.network)
+        optional = {option for name in serving for option in constants(name).get("OPTIONS", ())}
+        preset = _preset(design) if design.template in templates() else ()
+        for option in sorted({*preset, *design.space} & optional - {*said.get("OPTIONS", ())}):
+            problems.append(f"network {design.network} does not know {option}: leave it out")
+        divisor = said.get("DIVISOR", {}).get(design.dims, 1)
         if any(n % divisor for n in design.size):
             better = [max(1, round(n / divisor)) * divisor for n in design.size]
             problems.append(

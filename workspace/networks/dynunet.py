@@ -2,7 +2,9 @@
 
 MONAI's DynUNet after Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. An axis is halved while 8 voxels or more of
 the patch are left and its voxels are less than twice as long as the shortest: thick slices are left alone, by
-convolutions too, until the others have caught up.
+convolutions too, until the others have caught up. `slicewise` makes it a 2D network: nothing is seen along the axis with
+the fewest voxels. `residual` gives each level of the encoder a skip, as nnU-Net's ResEnc does (Isensee et al. 2024,
+arXiv:2404.09556).
 """
 
 import torch
@@ -11,15 +13,23 @@ from monai.networks.nets.dynunet import DynUNet
 TASK = "segmentation"
 DIMS = (2, 3)
 SIZE = "strong"
+OPTIONS = ("residual", "slicewise")  # settings that no other network obeys
 
 
 def network(s):
     """Images (B, channels, *size) to logits (B, 1 + labels, *size); in training a list of them, finest first."""
-    strides, kernels = levels(s.size, s.spacing or [1.0] * s.dims)
+    mm = s.spacing or [1.0] * s.dims
+    across = min(range(s.dims), key=lambda axis: (s.size[axis], -axis)) if s.slicewise and s.dims == 3 else None
+    seen = [axis for axis in range(s.dims) if axis != across]
+    strides, kernels = levels([s.size[axis] for axis in seen], [mm[axis] for axis in seen])
+    if across is not None:
+        for level in (*strides, *kernels):
+            level.insert(across, 1)
     filters = [min(2 * s.width * 2**level, 512 if s.dims == 2 else 320) for level in range(len(strides))]
     return Supervised(
-        s.dims, s.channels, 1 + len(s.labels), kernels, strides, strides[1:], filters, norm_name="INSTANCE"
-    )
+        s.dims, s.channels, 1 + len(s.labels), kernels, strides, strides[1:], filters,
+        norm_name="INSTANCE", res_block=s.residual,
+    )  # fmt: skip
 
 
 def levels(size, spacing) -> tuple[list[list[int]], list[list[int]]]:

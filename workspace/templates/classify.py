@@ -34,7 +34,7 @@ from lightning_fabric import Fabric
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.metrics import roc_auc_score
 
-from harness import Problem, Training, answered, command_line, commit, cosine, finish, folds, kept, log, say
+from harness import Problem, Training, answered, command_line, commit, cosine, finish, folds, kept, log, say, unscored
 from images import (
     Room,
     augmented,
@@ -105,7 +105,7 @@ SPACE = {
 def load(item: dict, root: Path, s: Settings) -> np.ndarray:
     """One image as (channels, *size) float16."""
     x, mm = upright(*read_image(item["image"], root, s.dims), s.dims)
-    x = with_channels(x, s.channels)
+    x = with_channels(x, s.channels, item["id"])
     if s.spacing is None:
         x = resized(x, s.size)
     else:
@@ -260,6 +260,9 @@ def train(
     kinds = [tuple(row) for row in truth.int().tolist()]
     s = replace(s, folds=1) if smoke else s
     split = folds(lists["training"], lists["validation"], list(map(str, kinds)), s)
+    for fold, (_, checked) in enumerate(split):
+        if not smoke and len({kinds[row] for row in checked}) == 1:
+            raise unscored("all cases have the same label, so their AUROC does not exist", fold, s)
 
     # ---- model
     runs, logits = [], torch.zeros(1 + len(s.flips), len(items), len(s.labels))
@@ -282,8 +285,6 @@ def train(
                 say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
                 return
             areas = [auroc(t, p) for t, p in zip(truth[checked].numpy().T, answers.T, strict=True)]
-            if all(math.isnan(area) for area in areas):
-                raise Problem("all validation cases have the same label: their AUROC does not exist")
             run.record(epoch, float(np.nanmean(areas)))
         logits[:, checked] = logits_of(run.best_model(), [images[row] for row in checked], s, run.fabric, mirrored=True)
         runs.append(run)

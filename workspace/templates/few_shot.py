@@ -40,7 +40,7 @@ def load(item: dict, root: Path, s) -> Case:
             f"{item['image']}: values from {x.min():g} to {x.max():g} are not those of an 8-bit picture; "
             "set intensity=percentile"
         )
-    x = with_channels(x, 3)
+    x = with_channels(x, 3, item["image"])
     x = F.interpolate(x[None].float(), s.size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
     if not item.get("mask"):
         return Case(x, None, shape)

@@ -39,6 +39,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
@@ -200,7 +201,7 @@ def built(s) -> torch.nn.Module:
 def folds(training: list[dict], validation: list[dict], kinds: list[str], s) -> list[tuple[list[int], list[int]]]:
     """What each fold learns from and is checked on, as places in `training` + `validation`; of one, just these two.
 
-    Args: kinds: of every case, to be spread evenly.
+    Args: kinds: of every case, to be spread evenly; those with fewer cases than folds count as one.
     """
     items = [*training, *validation]
     if s.folds == 1:
@@ -208,8 +209,15 @@ def folds(training: list[dict], validation: list[dict], kinds: list[str], s) -> 
     patients = [item["patient"] for item in items]
     if len(set(patients)) < s.folds:
         raise Problem(f"{s.folds} folds need as many patients; there are {len(set(patients))}: lower folds")
+    often = Counter(kinds)
+    kinds = [kind if often[kind] >= s.folds else "rare" for kind in kinds]
     dealt = StratifiedGroupKFold(s.folds, shuffle=True, random_state=s.seed).split(items, kinds, patients)
     return [(learnt.tolist(), checked.tolist()) for learnt, checked in dealt]
+
+
+def unscored(why: str, fold: int, s) -> Problem:
+    """What is wrong with a fold whose cases tell nothing of a model."""
+    return Problem(f"validation: {why}" if s.folds == 1 else f"fold {fold + 1} of {s.folds}: {why}; lower folds")
 
 
 def started(s, weights: Path | None) -> torch.nn.Module:
@@ -226,7 +234,7 @@ class Habits:
 
     betas: tuple[float, float] = (0.9, 0.999)  # of Adam
     warm: float = 0.05  # share of the steps over which the learning rate rises
-    norm: float | None = 10.0  # gradients are clipped to it
+    norm: float | None = 10.0  # of all gradients together, clipped to it
     averaged: bool = True  # the model is a running average of the weights
     last: bool = False  # keep the last epoch, not the one with the best `steady` score
 
@@ -297,7 +305,7 @@ class Training:
             group["lr"] = self.s.lr * min((done + 1) / warm, self.schedule(done / total))
         self.fabric.backward(loss)
         if self.habits.norm:
-            self.fabric.clip_gradients(self.net, self.optimizer, self.habits.norm, error_if_nonfinite=False)
+            self.fabric.clip_gradients(self.net, self.optimizer, max_norm=self.habits.norm, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.append(loss.item())

@@ -73,9 +73,16 @@ def as_stored(mask: np.ndarray, affine: np.ndarray | None) -> np.ndarray:
     return back(MetaTensor(torch.from_numpy(mask[None]), affine=torch.eye(4)))[0].numpy()
 
 
-def with_channels(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """Grey to colours by repeating, colours to grey by their mean."""
-    return x if len(x) == channels else x[:3].mean(0, keepdim=True).expand(channels, *x.shape[1:])
+def with_channels(x: torch.Tensor, channels: int, name: str) -> torch.Tensor:
+    """Grey to colours by repeating, colours to grey by their mean, transparency left out.
+
+    Raises: Problem: other channels than the model reads.
+    """
+    if len(x) == channels:
+        return x
+    if len(x) not in (1, 3, 4) or channels not in (1, 3):
+        raise Problem(f"{name}: has {len(x)} channels, the model reads {channels}")
+    return x[:3].mean(0, keepdim=True).expand(channels, *x.shape[1:])
 
 
 def size_at(shape, mm: list[float] | None, spacing, name: str) -> list[int]:
@@ -97,13 +104,19 @@ def resized(x: torch.Tensor, size, mode: str = "linear") -> torch.Tensor:
     return convert_to_tensor(Resize(tuple(size), mode=mode)(x), track_meta=False)
 
 
-def fitted(x: torch.Tensor, size) -> torch.Tensor:
-    """(C, *space) to (C, *size), cropped or padded with the least value, evenly."""
-    return convert_to_tensor(ResizeWithPadOrCrop(tuple(size), value=float(x.min()))(x), track_meta=False)
+def fitted(x: torch.Tensor, size, value: float | None = None) -> torch.Tensor:
+    """(C, *space) to (C, *size), cropped or padded evenly. Args: value: to pad with; None: the least of the image."""
+    value = float(x.min()) if value is None else value
+    return convert_to_tensor(ResizeWithPadOrCrop(tuple(size), value=value)(x), track_meta=False)
 
 
 def normalised(x: torch.Tensor, s) -> torch.Tensor:
-    """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1."""
+    """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1.
+
+    Each channel of a volume by itself, as its sequences have scales of their own; the colours of a picture together.
+    """
+    if x.ndim == 4 and len(x) > 1:
+        return torch.cat([normalised(channel[None], s) for channel in x])
     if s.intensity == "window":
         low, high = s.window
         scaled = ScaleIntensityRange(low, high, -1, 1, clip=True)(x)

@@ -68,7 +68,7 @@ class Settings:
     intensity: str = "percentile"  # "window": CT, clipped to what the labels show; else mean 0, deviation 1 an image
     flips: tuple[int, ...] = (0, 1, 2)  # axes that may be mirrored; never left-right for sided labels
     planner: str = "ExperimentPlanner"  # a class of nnU-Net's
-    configuration: str = "3d_fullres"  # or "2d"; pictures are always 2d
+    configuration: str = "3d_fullres"  # or "3d_lowres", "2d"; pictures are always 2d
     gigabytes: float = 8.0  # of a GPU, which the plan is to fill
     loss: str = "dice_ce"
     lr: float = 1e-2
@@ -87,6 +87,7 @@ SPACE = {"lr": FloatDistribution(1e-3, 3e-2, log=True)}
 
 WORK = "nnunet"  # in --out: what nnU-Net writes
 NAME = "Dataset001_index"
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres")  # the cascade needs two trainings
 TRAINED = "trained.json"  # in WORK: the lines of all epochs; the training is over
 MOST_BITS = 15  # labels that overlap: nnU-Net keeps masks in 16 bits
 
@@ -96,7 +97,7 @@ def load_image(item: dict, root: Path, s: Settings) -> tuple[torch.Tensor, list[
     """The upright image (C, *space), its voxel size in mm, and the file's affine."""
     array, affine = read_image(item["image"], root, s.dims)
     x, mm = upright(array, affine, s.dims)
-    return with_channels(x, s.channels), mm, affine
+    return with_channels(x, s.channels, item["id"]), mm, affine
 
 
 def turned(x: torch.Tensor, mm: list[float] | None) -> tuple[np.ndarray, list[float]]:
@@ -160,8 +161,8 @@ def described(cases: int, shown: set[int], s: Settings) -> dict[str, Any]:
 def check(s: Settings) -> None:
     if find_spec(NEEDS) is None:
         raise Problem("nnU-Net is not installed: pip install nnunetv2")
-    if s.configuration not in ("2d", "3d_fullres"):
-        raise Problem(f"configuration {s.configuration} is none of 2d, 3d_fullres")
+    if s.configuration not in CONFIGURATIONS:
+        raise Problem(f"configuration {s.configuration} is none of {', '.join(CONFIGURATIONS)}")
     if s.multilabel and len(s.labels) > MOST_BITS:
         raise Problem(
             f"{len(s.labels)} labels that overlap are more than the {MOST_BITS} that nnU-Net's masks can hold"
@@ -218,7 +219,8 @@ def prepared(lists: dict[str, list[dict]], root: Path, work: Path, s: Settings) 
             raise Problem(f"nnU-Net has no planner {s.planner}") from None
         plans = json.loads((ready / "plans.json").read_text())
         if s.configuration not in plans["configurations"]:
-            raise Problem(f"nnU-Net plans no {s.configuration} for these images: set configuration=2d")
+            known = ", ".join(name for name in CONFIGURATIONS if name in plans["configurations"])
+            raise Problem(f"nnU-Net plans no {s.configuration} for these images; set configuration to one of: {known}")
         api.preprocess([1], "plans", (s.configuration,), (many,), show_progress_bar=False)
     shutil.rmtree(work / "raw")
     return replace(s, plans=plans, dataset=dataset)

@@ -113,7 +113,7 @@ SPACE = {
 def load(item: dict, root: Path, s: Settings) -> np.ndarray:
     """One image as (channels, *size) float16."""
     x, mm = upright(*read_image(item["image"], root, s.dims), s.dims)
-    x = with_channels(x, s.channels)
+    x = with_channels(x, s.channels, item["id"])
     if s.spacing is None:
         x = resized(x, s.size)
     else:

@@ -33,7 +33,7 @@ from monai.losses.focal_loss import FocalLoss
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from torch.nn.modules.loss import _Loss
 
-from harness import Problem, Training, answered, command_line, finish, folds, kept, log, poly, say
+from harness import Problem, Training, answered, command_line, finish, folds, kept, log, poly, say, unscored
 from images import (
     Room,
     as_stored,
@@ -67,6 +67,7 @@ class Settings:
     channels: int = 1
     size: tuple[int, ...] = (24, 24, 24)  # voxels of a patch
     spacing: tuple[float, ...] | None = (1.0, 1.0, 1.0)  # mm to resample to; None: the image's own grid
+    coarser: float = 1.0  # times that: at low resolution a patch covers more of the body
     intensity: str = "window"  # a fixed range; or "percentile", or "zscore": of the image
     window: tuple[float, float] | None = (-200.0, 200.0)
     flips: tuple[int, ...] = ()  # axes that may be mirrored; never left-right for sided labels
@@ -79,6 +80,8 @@ class Settings:
     epochs: int = 4
     patience: int = 30  # epochs without a better score before stopping
     width: int = 16  # channels of the first level
+    residual: bool = False  # dynunet only: a skip a level of the encoder
+    slicewise: bool = False  # dynunet only: a 2D network, which sees every slice by itself
     seed: int = 0
     folds: int = 1  # of training and validation cases; a model each, and the mean of their probabilities
     shuffled: bool = False  # the control: every image gets the mask of another patient
@@ -88,6 +91,7 @@ class Settings:
 
 
 SETTINGS = Settings()
+PRESETS = {"residual": {"residual": True}, "slicewise": {"slicewise": True}}
 
 SPACE = {
     "lr": FloatDistribution(1e-3, 2e-2, log=True),
@@ -112,7 +116,8 @@ def load_image(item: dict, root: Path, s: Settings) -> tuple[torch.Tensor, tuple
     array, affine = read_image(item["image"], root, s.dims)
     x, mm = upright(array, affine, s.dims)
     shape = tuple(x.shape[1:])
-    x = resized(with_channels(x, s.channels), size_at(shape, mm, s.spacing, item["id"]))
+    size = [max(1, round(n / s.coarser)) for n in size_at(shape, mm, s.spacing, item["id"])]
+    x = resized(with_channels(x, s.channels, item["id"]), size)
     return normalised(x, s), shape, affine
 
 
@@ -123,7 +128,7 @@ def load_case(item: dict, root: Path, s: Settings) -> Case:
     mask = resized(mask, x.shape[1:], mode="nearest-exact")
     size = [max(n, patch) for n, patch in zip(x.shape[1:], s.size, strict=True)]
     x = fitted(x, size).to(torch.float16).numpy()
-    classes = fitted(mask, size)[0].numpy().astype(np.uint32 if s.multilabel else np.uint8)
+    classes = fitted(mask, size, 0.0)[0].numpy().astype(np.uint32 if s.multilabel else np.uint8)
     random, places = np.random.default_rng(0), []
     for shown in (classes == 0, *(shows(classes, number, s) for number in range(1, len(s.labels) + 1))):
         found = np.flatnonzero(shown)
@@ -201,16 +206,26 @@ def marked(net, x: torch.Tensor, s: Settings, fabric: Fabric, overlap: float) ->
 
     Of labels that may overlap, each has its own, and the background's is 0.
     """
-    least = float(x.min())  # around images smaller than a patch
+    how = {"cval": float(x.min()), "sw_device": fabric.device}  # the least lies around images smaller than a patch
     with torch.inference_mode(), fabric.autocast():
+        whole = x[None].to(where_it_fits(x, s, fabric.device))
         logits = sliding_window_inference(
-            x[None].to(fabric.device), s.size, 4, lambda patch: net(patch).float(), overlap, "gaussian", cval=least
+            whole, s.size, 4, lambda patch: net(patch).float(), overlap, "gaussian", device=whole.device, **how
         )
     if not s.multilabel:
-        return logits[0].softmax(0).cpu()
-    chances = logits[0].sigmoid().cpu()
+        return logits[0].softmax(0)
+    chances = logits[0].sigmoid()
     chances[0] = 0
     return chances
+
+
+def where_it_fits(x: torch.Tensor, s: Settings, device: torch.device) -> torch.device:
+    """Where the logits of a whole image are put together: on the GPU, unless they would fill it."""
+    if device.type != "cuda":
+        return device
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    needed = 4 * (1 + len(s.labels)) * x[0].numel() * 3  # float32: the sum, its mean and their softmax
+    return device if needed < free / 2 else torch.device("cpu")
 
 
 def marked_mirrored(net, x: torch.Tensor, s: Settings, fabric: Fabric) -> torch.Tensor:
@@ -219,7 +234,7 @@ def marked_mirrored(net, x: torch.Tensor, s: Settings, fabric: Fabric) -> torch.
     ways = [list(way) for count in range(len(axes) + 1) for way in itertools.combinations(axes, count)]
     total = torch.zeros(())
     for way in ways:  # one at a time: a large volume has no room for all of them
-        total = total + marked(net, x.flip(way), s, fabric, 0.5).flip(way)
+        total = total + marked(net, x.flip(way), s, fabric, 0.5).cpu().flip(way)
     return total / len(ways)
 
 
@@ -242,9 +257,9 @@ def chosen(chances: torch.Tensor, s: Settings) -> np.ndarray:
     """Probabilities (1 + labels, *space) to a mask in the template's own values: the likeliest class, or every bit that
     is likelier than not."""
     if not s.multilabel:
-        return chances.argmax(0).numpy()
-    weights = 2 ** torch.arange(len(s.labels)).view(-1, *[1] * s.dims)
-    return ((chances[1:] > 0.5) * weights).sum(0).numpy()
+        return chances.argmax(0).to(torch.int16).cpu().numpy()
+    weights = 2 ** torch.arange(len(s.labels), device=chances.device).view(-1, *[1] * s.dims)
+    return ((chances[1:] > 0.5) * weights).sum(0).cpu().numpy()
 
 
 def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: bool) -> None:
@@ -265,9 +280,15 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
     log(f"{len(lists['training'])} training and {len(lists['validation'])} validation images read")
     s, loss = replace(s, folds=1) if smoke else s, loss_for(s)
 
+    kinds = [str(np.unique(case.mask)) for case in cases]
+    split = folds(lists["training"], lists["validation"], kinds, s)
+    for fold, (_, checked) in enumerate(split):
+        if not smoke and not any(cases[row].mask.any() for row in checked):
+            raise unscored("no mask holds any of the labels", fold, s)
+
     # ---- model
     runs = []
-    for fold, (learnt, checked) in enumerate(folds(lists["training"], lists["validation"], [""] * len(items), s)):
+    for fold, (learnt, checked) in enumerate(split):
         steps = 1 if smoke else math.ceil(len(learnt) * s.crops / s.batch)
         folder = out / f"fold-{fold}" if s.folds > 1 else out
         run = Training(s, steps, folder, resume, poly, first=fold * s.epochs)
@@ -286,8 +307,6 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
                 say(smoke=True, loss=run.losses[0], seconds=time.perf_counter() - started)
                 return
             shown = ~np.isnan(scores).all(0)
-            if not shown.any():
-                raise Problem("no validation mask holds any of the labels")
             each = dict(zip(np.array(s.labels)[shown].tolist(), np.nanmean(scores[:, shown], 0).tolist(), strict=True))
             run.record(epoch, float(np.mean(list(each.values()))), dice=each)
         runs.append(run)

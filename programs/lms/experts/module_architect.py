@@ -129,7 +129,10 @@ def _filling(
     template: TemplateEntry,
     alone: bool,
 ) -> Design:
-    """nnU-Net's plan for half of a GPU; four times the steps where the request puts accuracy first."""
+    """nnU-Net's plan for half of a GPU; ResEnc and four times the steps where the request puts accuracy first.
+
+    Volumes of a few slices get its 2D network. Where a patch shows little of the image, tuning tries low resolution.
+    """
     fits = _fitting(plan, catalogue)
     network = next((entry for entry in fits if entry.name == nnunet.NETWORK), fits[0])
     cases = max(1, index.cases.get("training", 1))
@@ -138,13 +141,19 @@ def _filling(
         mm = nnunet.target_spacing(spacing, group.shape)
         shape = tuple(n * old / new for n, old, new in zip(shape, spacing.median, mm, strict=True))
     room = min(machine.gigabytes / 2, _MOST_GIGABYTES)
-    size, batch = nnunet.patch_and_batch(mm, shape, cases, len(plan.labels), room)
+    thin, accurate = plan.dims == 3 and min(shape) < nnunet.LEAST_DEPTH, _accurate(request)
+    planned = nnunet.slices_and_batch if thin else nnunet.patch_and_batch
+    size, batch = planned(mm, shape, cases, len(plan.labels), room)
     if alone:
         batch = 1
     intensity, window = _intensity(plan, group)
+    space = _SPACES[plan.task] | {"lr": Knob(low=3e-4, high=3e-3, log=True), "augment": Knob(low=0.3, high=1.0)}
+    if not thin and (coarser := nnunet.low_resolution(size, shape)):
+        space["coarser"] = Knob(choices=(1.0, coarser))
     crops = max(1, round(_STEPS_AN_EPOCH * batch / cases))
     return Design(
         template=template.name,
+        preset="slicewise" if thin else "residual" if accurate else "default",
         network=network.name,
         dims=plan.dims,
         channels=group.channels,
@@ -158,11 +167,12 @@ def _filling(
         lr=1e-3,
         weight_decay=1e-2,
         batch=batch,
-        epochs=240 if _accurate(request) else 60,
+        epochs=240 if accurate else 60,
         crops=crops,
-        space=_SPACES[plan.task] | {"lr": Knob(low=3e-4, high=3e-3, log=True), "augment": Knob(low=0.3, high=1.0)},
+        space=space,
         why=f"nnU-Net's rules fill {room:.0f} of {machine.gigabytes:.0f} GB: {batch} patches of "
-        f"{' x '.join(map(str, size))} voxels, as much of the body as fits.",
+        f"{' x '.join(map(str, size))} voxels, "
+        + ("slice by slice, as there are few." if thin else "as much of the body as fits."),
     )
 
 
@@ -248,8 +258,9 @@ def _stepped(shape: Sequence[float], most: int, step: int, least: int) -> tuple[
 def _intensity(
     plan: Plan, group: Group
 ) -> tuple[Literal["window", "percentile", "zscore"], tuple[float, float] | None]:
-    """A window only where every file is in HU; z-score for MR; else percentiles of each image."""
-    if plan.modality == "CT" and set(group.units) == {"HU"}:
+    """A window only where all that is in every file is HU; z-score for MR; else percentiles of each image."""
+    alone = plan.dims == 2 or group.channels == 1  # beside a volume's CT there may be PET
+    if plan.modality == "CT" and set(group.units) == {"HU"} and alone:
         named = f"{plan.goal} {' '.join(plan.labels)}".lower()
         kinds = {"lung": "lung|pulmon|pneumon|covid", "blood": "intracran|cereb|ha?emorrhag"}
         kind = next((kind for kind, words in kinds.items() if re.search(words, named)), "soft tissue")

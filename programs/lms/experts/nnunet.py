@@ -23,6 +23,9 @@ REFERENCE_MAPS = {2: 85_000_000, 3: 560_000_000}  # voxels of the feature maps t
 REFERENCE_BATCH = {2: 12, 3: 2}
 LEAST_BATCH = 2
 MOST_OF_DATA = 0.05  # of all voxels in one batch
+LEAST_DEPTH = 8  # slices that a network in 3D needs
+LEAST_COVERED = 0.25  # of the image by a patch; else it is tried at low resolution, too
+LEAST_COARSER = 2 ** (1 / 3)  # half of the voxels: less is no other resolution
 
 
 class Levels(NamedTuple):
@@ -94,6 +97,22 @@ def patch_and_batch(
     batch = round(room / maps * REFERENCE_BATCH[dims])
     most = round(MOST_OF_DATA * cases * math.prod(shape) / math.prod(patch))
     return tuple(patch), max(LEAST_BATCH, min(batch, most))
+
+
+def slices_and_batch(
+    spacing: Sequence[float], shape: Sequence[float], cases: int, labels: int, gigabytes: float
+) -> tuple[tuple[int, ...], int]:
+    """As `patch_and_batch`, of a 2D network that is given LEAST_DEPTH slices at a time: of volumes with fewer."""
+    across = shape.index(min(shape))
+    flat = [[each[axis] for axis in range(3) if axis != across] for each in (spacing, shape)]
+    patch, batch = patch_and_batch(*flat, cases * max(1, round(shape[across])), labels, gigabytes)
+    return (*patch[:across], LEAST_DEPTH, *patch[across:]), max(LEAST_BATCH, round(batch / LEAST_DEPTH))
+
+
+def low_resolution(patch: Sequence[int], shape: Sequence[float]) -> float | None:
+    """How many times coarser voxels must be for a patch to cover a quarter of the image; None: it nearly does."""
+    coarser = (LEAST_COVERED * math.prod(shape) / math.prod(patch)) ** (1 / len(patch))
+    return round(coarser, 2) if coarser >= LEAST_COARSER else None
 
 
 def feature_maps(patch: Sequence[int], spacing: Sequence[float], labels: int) -> int:

@@ -94,8 +94,12 @@ def upright(array: np.ndarray, affine, dims: int) -> tuple[np.ndarray, list[floa
 
 
 def with_channels(x: np.ndarray, channels: int) -> np.ndarray:
-    """Grey to colours by repeating, colours to grey by their mean."""
-    return x if len(x) == channels else np.repeat(x[:3].mean(0, keepdims=True), channels, 0)
+    """Grey to colours by repeating, colours to grey by their mean, transparency left out."""
+    if len(x) == channels:
+        return x
+    if len(x) not in (1, 3, 4) or channels not in (1, 3):
+        raise SystemExit(f"The image has {len(x)} channels, the model reads {channels}.")
+    return np.repeat(x[:3].mean(0, keepdims=True), channels, 0)
 
 
 def size_at(shape, mm, spacing) -> list[int]:
@@ -156,7 +160,12 @@ def fitted(x: np.ndarray, size) -> np.ndarray:
 
 
 def normalised(x: np.ndarray, s: dict) -> np.ndarray:
-    """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1."""
+    """Intensities to -1 .. 1 over a fixed window or the image's percentiles, or to mean 0 and deviation 1.
+
+    Each channel of a volume by itself, the colours of a picture together.
+    """
+    if x.ndim == 4 and len(x) > 1:
+        return np.concatenate([normalised(channel[None], s) for channel in x])
     if s["intensity"] == "window":
         low, high = s["window"]
         return np.clip((x - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
@@ -205,7 +214,8 @@ def chances_of(paths: Path | list[Path], s: dict, network) -> tuple[np.ndarray, 
     array, affine = read(paths, s["dims"])
     x, mm = upright(array, affine, s["dims"])
     shape = x.shape[1:]
-    x = normalised(resized(with_channels(x, s["channels"]), size_at(shape, mm, s["spacing"])), s)
+    size = [max(1, round(n / s.get("coarser", 1))) for n in size_at(shape, mm, s["spacing"])]
+    x = normalised(resized(with_channels(x, s["channels"]), size), s)
     axes = [axis + 1 for axis in s["flips"]]
     ways = [way for count in range(len(axes) + 1) for way in itertools.combinations(axes, count)]
     chances: Any = sum(np.flip(marked(np.flip(x, way), s, network), way) for way in ways) / len(ways)
