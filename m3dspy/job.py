@@ -218,11 +218,14 @@ def predict(run: Run, images: Path, out: Path, *, clip: str | None = None, dicom
         raise UsageError(f"There is no {images}. Give an image or a folder of images.")
     predicting.check_out(out, images)
     with unpack.aside(images, annotated=False) as (root, unpacked):
-        return _predict(run, root / "images" if unpacked else root, out, clip, dicom_seg)
+        plain, how = (root / "images", unpacked.how) if unpacked else (root, ())
+        return _predict(run, plain, how, out, clip, dicom_seg)
 
 
-def _predict(run: Run, images: Path, out: Path, clip: str | None, dicom_seg: bool) -> dict[str, Any]:
-    """As `predict`, of plain images."""
+def _predict(
+    run: Run, images: Path, unpacked: Sequence[str], out: Path, clip: str | None, dicom_seg: bool
+) -> dict[str, Any]:
+    """As `predict`, of plain images. `unpacked`: how they were made so, a sentence each."""
     if clip:
         weights.check(clip)
     index, request, script = run.load("index", Index), run.load("request", Request), run.load("script", Script)
@@ -238,6 +241,8 @@ def _predict(run: Run, images: Path, out: Path, clip: str | None, dicom_seg: boo
         tell("case", **told)
 
     with private.hiding(private.read(run.folder / private.FILE)), _told(tell):
+        for line in unpacked:
+            tell("warning", text=line)
         slices = isinstance(index.training[0].image, tuple)
         root, items = predicting.cases(images, dims, slices, lambda line: tell("warning", text=line))
         if dicom_seg:
@@ -609,7 +614,8 @@ def _grade(run: Run, request: Request) -> Grade:
     if not run.has("grade"):
         inventory.check(run, request)
         with run.stage("grade"):
-            index, root, beside = run.load("index", Index), dataset(run.folder, request), _beside(run)
+            index, root = run.load("index", Index), dataset(run.folder, request)
+            beside = {name: run.folder / name for _, name, _ in _beside(run)}
             found = grade(
                 index,
                 root,
@@ -617,8 +623,9 @@ def _grade(run: Run, request: Request) -> Grade:
                 checkpoint=run.folder / "model" / "model.safetensors",
                 control=run.folder / "control" / "predictions",
                 oracle=datasets.oracle(root, index),
-                draws=[run.folder / name for _, name, _ in beside if name.startswith("draws/")],
-                **{name: run.folder / name for _, name, _ in beside if name in ("single", "untuned")},
+                draws=[folder for name, folder in beside.items() if name.startswith("draws/")],
+                untuned=beside.get("untuned"),
+                single=beside.get("single"),
                 seed=request.seed,
             )
             if _folded(run).is_dir():
