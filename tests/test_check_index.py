@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from m3dspy.signatures.values import Caps, Index
+from m3dspy.workspace.indexes.reading import unreadable
 from m3dspy.workspace.indexing import check_index, summary
 
 
 def picture(root: Path, name: str) -> str:
-    Image.fromarray(np.zeros((4, 6), np.uint8)).save(root / name)
+    Image.frombytes("L", (6, 4), name.encode().ljust(24)).save(root / name)
     return name
 
 
@@ -45,7 +46,7 @@ def masks(root: Path) -> dict[str, Any]:
         {
             "id": f"c{n}",
             "patient": f"p{n}",
-            "image": volume(root, f"c{n}.nii.gz"),
+            "image": volume(root, f"c{n}.nii.gz", n + 1),
             "label": volume(root, f"m{n}.nii.gz", [1, 2]),
         }
         for n in range(5)
@@ -79,6 +80,42 @@ def test_an_image_in_two_splits_is_named(tmp_path):
     index = classes(tmp_path)
     index["test"][0]["image"] = "a0.png"
     assert complaints(tmp_path, index) == ["The image 'a0.png' is listed 2 times, in training and test: keep it once."]
+
+
+def copied(root: Path, path: str) -> str:
+    (root / f"again-{path}").write_bytes((root / path).read_bytes())
+    return f"again-{path}"
+
+
+def test_the_same_bytes_in_two_splits_are_named_and_in_one_split_are_not(tmp_path):
+    index = classes(tmp_path)
+    index["training"][1]["image"] = copied(tmp_path, index["training"][0]["image"])
+    assert complaints(tmp_path, index) == []
+    index["validation"][0]["image"] = copied(tmp_path, index["test"][0]["image"])
+    assert complaints(tmp_path, index) == [
+        "a3 in validation and a4 in test are the same image, byte for byte: leave one of them out, or keep them in one "
+        "split, with group_lookalikes()."
+    ]
+
+
+def test_slices_are_the_same_where_all_of_them_are(tmp_path):
+    index = classes(tmp_path)
+    index["training"][0]["image"] = [picture(tmp_path, f"s{n}.png") for n in range(3)]
+    index["test"][0]["image"] = [copied(tmp_path, f"s{n}.png") for n in range(3)]
+    assert [line.partition(":")[0] for line in complaints(tmp_path, index)] == [
+        "a0 in training and a4 in test are the same image, byte for byte"
+    ]
+    picture(tmp_path, "again-s2.png")
+    assert complaints(tmp_path, index) == []
+
+
+def test_of_images_that_are_the_same_that_of_the_test_is_kept(tmp_path):
+    index = classes(tmp_path)
+    for name, number in (("training", 0), ("training", 1), ("validation", 0)):
+        index[name][number]["image"] = f"{name}{number}.png"
+        (tmp_path / f"{name}{number}.png").write_bytes((tmp_path / index["test"][0]["image"]).read_bytes())
+    left_out = unreadable(Index.model_validate(index), tmp_path)
+    assert left_out == {"the same image as a case of another split": ["a0", "a1", "a3"]}
 
 
 def test_an_empty_split_is_named(tmp_path):
@@ -320,8 +357,8 @@ def test_masks_of_overlapping_labels_are_read_bit_by_bit(tmp_path):
 
     items = []
     for i in range(3):
-        Image.fromarray(np.full((4, 4), 5, np.uint16)).save(tmp_path / f"{i}.png")
-        items.append({"id": f"c{i}", "patient": f"p{i}", "image": f"{i}.png", "label": f"{i}.png"})
+        Image.fromarray(np.full((4, 6), 5, np.uint16)).save(tmp_path / "mask.png")
+        items.append({"id": f"c{i}", "patient": f"p{i}", "image": picture(tmp_path, f"{i}.png"), "label": "mask.png"})
 
     def said(values):
         lists = {"training": items[:1], "validation": items[1:2], "test": items[2:]}

@@ -13,6 +13,7 @@ import numpy as np
 from m3dspy.signatures.values import SPLITS, Caps, Index, IndexSummary, Item, Split
 from m3dspy.workspace import sources
 from m3dspy.workspace.indexes import anomalies, reports
+from m3dspy.workspace.indexes.copies import copies
 
 THREADS = 8
 MOST_LINES = 20
@@ -33,6 +34,7 @@ def check_index(index: Index, root: Path, caps: Caps = _NO_CAPS) -> list[str]:
     kinds.append(list(_caps(index, caps)))
     bad_files = _files(index, root)
     kinds.append([line for line in bad_files if line])
+    kinds.append(list(_copies(index, root)))
     good = [entry for entry, line in zip(_every(index), bad_files, strict=True) if not line and entry[1].label]
     if index.task == "segmentation":
         kinds.append(list(_voxels(index, root, good)))
@@ -228,6 +230,15 @@ def _wrong_headers(item: Item, segmentation: bool, root: Path) -> str:
 
 def _full(root: Path, paths: str | tuple[str, ...]) -> Path | list[Path]:
     return root / paths if isinstance(paths, str) else [root / path for path in paths]
+
+
+def _copies(index: Index, root: Path) -> Iterator[str]:
+    for (name, item), *others in copies(index, root):
+        other_name, other = next(entry for entry in others if entry[0] != name)
+        yield (
+            f"{item.id} in {name} and {other.id} in {other_name} are the same image, byte for byte: leave one of them "
+            "out, or keep them in one split, with group_lookalikes()."
+        )
 
 
 # ------------------------------------------------------------------------------------------------ voxels

@@ -1,4 +1,4 @@
-"""Cases of an index that cannot be learned from: found by reading their files, and left out by name."""
+"""Cases of an index that must not be learned from: found by reading their files, and left out by name."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import numpy as np
 from m3dspy.errors import DataError
 from m3dspy.signatures.values import SPLITS, Index, Item
 from m3dspy.workspace import sources
+from m3dspy.workspace.indexes.copies import copies
 from m3dspy.workspace.sources import Oversized
 
 THREADS = 4
@@ -17,7 +18,9 @@ READ_BYTES = 1 << 30  # on disk; of larger datasets only headers are read, and t
 
 
 def unreadable(index: Index, root: Path) -> dict[str, list[str]]:
-    """Why cases cannot be used -> their ids: a file is damaged, not finite, or a mask that is no label map.
+    """Why cases cannot be used -> their ids: a file is damaged, not finite, a mask that is no label map, or a copy.
+
+    Of images of several splits that are the same, byte for byte, one is kept: that of the test, if there is one.
 
     Raises: DataError: a header claims more than any image holds.
     """
@@ -30,6 +33,8 @@ def unreadable(index: Index, root: Path) -> dict[str, list[str]]:
     for item, fault in zip(items, faults, strict=True):
         if fault:
             found[fault].append(item.id)
+    for *others, _ in copies(without(index, set().union(*found.values())), root):
+        found["the same image as a case of another split"] += [item.id for _, item in others]
     return dict(found)
 
 
