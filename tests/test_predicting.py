@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from lab_trees import TREES
 from trained_runs import SEGMENT, finished, nifti, series
 
 from m3dspy import job
@@ -274,6 +275,16 @@ def test_an_empty_mask_and_a_multi_frame_source_can_be_dicom_seg(segmenter, tmp_
             segment_numbers=[1], assert_missing_frames_are_empty=True,
         )[..., 0]  # fmt: skip
         assert np.array_equal(pixels, mask.transpose(2, 1, 0))
+
+
+def test_how_new_images_were_unpacked_is_told(segmenter, tmp_path, monkeypatch):
+    TREES["datalist_channels"].write(tmp_path / "new")
+    monkeypatch.setattr(training, "predict", lambda *of, **how: None)
+    said = told(segmenter)
+    assert job.predict(segmenter, tmp_path / "new", tmp_path / "answers")["cases"] == 10
+    assert [event["text"] for event in said if event["kind"] == "warning"] == [
+        "The 2 files of each case are the channels of one image."
+    ]
 
 
 def test_what_cannot_be_dicom_seg_is_said_before_anything_is_done(segmenter, tmp_path, monkeypatch):
