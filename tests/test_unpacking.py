@@ -197,8 +197,64 @@ def lost_shard(root: Path) -> None:
     (root / "train/data-00000-of-00001.arrow").unlink()
 
 
+def coco(root: Path, file: str, *numbers: int, spots: bool = True, size: int = 32, **change: object) -> None:
+    """A list of pictures with a spot each; `change`: of what each of its entries says, None for nothing."""
+    said: dict = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "spot"}]}
+    for n in numbers:
+        put(root / f"pictures/{n}.png", png(picture(n, True)))
+        said["images"].append({"id": n, "file_name": f"{n}.png", "width": size, "height": size})
+        said["annotations"] += [{"id": n, "image_id": n, "category_id": 1, "bbox": [9, 9, 9, 9]}] * spots
+    for entry in (entry for listed in said.values() for entry in listed):
+        entry.update((key, value) for key, value in change.items() if key in entry)
+        for key in [key for key, value in entry.items() if value is None]:
+            del entry[key]
+    put(root / f"{file}.json", json.dumps(said))
+
+
+def coco_in_two_splits(root: Path) -> None:
+    coco(root, "annotations_train", 0, 1)
+    coco(root, "annotations_test", 1, 2)
+
+
+def coco_without_pictures(root: Path) -> None:
+    coco(root, "annotations", 0, 1)
+    shutil.rmtree(root / "pictures")
+
+
+def yolo_on_a_volume(root: Path) -> None:
+    put(root / "images/a.npy", b"")
+    np.save(root / "images/a.npy", volume(0))
+    put(root / "labels/a.txt", "0 0.5 0.5 0.1 0.1")
+
+
 PNG = png(picture(0, True))
 WRONG = {
+    "pictures of another size": (
+        lambda root: coco(root, "annotations", 0, size=16),
+        "pictures/0.png is 32 x 32 pixels, annotations.json says 16 x 16",
+    ),
+    "picture in two splits": (
+        coco_in_two_splits,
+        "pictures/1.png is training in annotations_train.json and test in annotations_test.json. Keep it in one.",
+    ),
+    "no pictures": (coco_without_pictures, "None of the 2 images that annotations.json names is there."),
+    "category without a name": (
+        lambda root: coco(root, "annotations", 0, name=None),
+        "annotations.json has an entry without 'name'",
+    ),
+    "image without a file": (
+        lambda root: coco(root, "annotations", 0, file_name=None),
+        "annotations.json has an entry without 'file_name'",
+    ),
+    "annotation of no image": (
+        lambda root: coco(root, "annotations", 0, image_id=None),
+        "annotations.json has an entry without 'image_id'",
+    ),
+    "annotation of no category": (
+        lambda root: coco(root, "annotations", 0, category_id=5),
+        "annotations.json is not built as its format says: annotation 0 is of a category that is not listed",
+    ),
+    "boxes on a volume": (yolo_on_a_volume, "images/a.npy is a volume; boxes and outlines are drawn on pictures"),
     "configurations": (configurations, "The folders 'default' and 'size_28' hold a dataset each"),
     "lost shard": (lost_shard, "train/state.json lists train/data-00000-of-00001.arrow, which is not there"),
     "unsorted shard": (
@@ -224,9 +280,33 @@ def test_what_cannot_be_told_for_sure_is_one_line_that_names_the_file(name, tmp_
         pass
 
 
+def test_a_picture_of_several_lists_is_taken_once_in_the_split_that_some_list_says(tmp_path):
+    coco(tmp_path / "data", "annotations", 0, 1, 2, 3)
+    coco(tmp_path / "data", "annotations_train", 0, 1)
+    coco(tmp_path / "data", "annotations_test", 2)
+    unpacked("coco", tmp_path / "data", tmp_path)
+    said = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert [Path(case["image"]).stem for case in said["training"]] == ["0", "1", "3"]
+    assert [Path(case["image"]).stem for case in said["test"]] == ["2"]
+
+
+def test_a_word_in_the_name_of_a_picture_makes_no_split(tmp_path):
+    for name in ("stress-test_1", "rest_2"):
+        put(tmp_path / f"data/images/{name}.png", PNG)
+        put(tmp_path / f"data/labels/{name}.txt", "0 0.5 0.5 0.1 0.1")
+    unpacked("yolo", tmp_path / "data", tmp_path)
+    assert len(json.loads((tmp_path / "out/dataset.json").read_text())["training"]) == 2
+
+
+def coco_with_a_hidden_test(root: Path) -> None:
+    coco(root, "annotations_train", 0, 1)
+    coco(root, "annotations_test", 2, 3, 4, spots=False)
+
+
 @pytest.mark.parametrize(
     ("write", "how"),
     [
+        (coco_with_a_hidden_test, "3 images of test have no annotations: left out."),
         (
             lambda root: table_in_parquet(root / "a.parquet", image=[{"bytes": PNG}], kind=["a"], found=[["b"]]),
             "Columns of lists or records are left out: found.",

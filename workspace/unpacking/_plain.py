@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources
 from m3dspy.workspace.indexes.splitting import SPELLINGS
 from m3dspy.workspace.looking.columns import is_missing, names_person
+from m3dspy.workspace.patterns import clean
 
 MOST_IMAGES = 90_000  # each may have a mask; a sandbox takes 200,000 files
 MOST_BYTES = 4 << 30  # of one image as it lies in a container
@@ -232,6 +234,39 @@ def split_of(text: str) -> Split | None:
     """
     spelled = re.findall(r"[a-z]+", text.lower())
     return next((SPELLINGS[word] for word in spelled if word in SPELLINGS), None)
+
+
+def folders_split(path: str) -> Split | None:
+    """The split that the folders of a file speak of: a word in its own name says nothing.
+
+    >>> folders_split("images/train/a.png"), folders_split("images/stress-test_001.png")
+    ('training', None)
+    """
+    return split_of(path.rpartition("/")[0])
+
+
+def size_of(root: Path, picture: str) -> tuple[int, int]:
+    """Rows and columns of a picture that is to be marked.
+
+    Raises: DataError: it is a volume.
+    """
+    shape = sources.header(root / picture).shape
+    if len(shape) != 2:
+        raise DataError(
+            f"{picture} is a volume; boxes and outlines are drawn on pictures. Give its slices as pictures."
+        )
+    return shape[0], shape[1]
+
+
+@contextmanager
+def understood(path: str) -> Iterator[None]:
+    """Whatever a list of cases lacks, or has in another form, leaves as one line that names it."""
+    try:
+        yield
+    except KeyError as error:
+        raise DataError(f"{path} has an entry without {clean(error, 60)}. Correct it.") from None
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"{path} is not built as its format says: {clean(error)}. Correct it.") from None
 
 
 def person_of(cells: Mapping[str, object]) -> str:

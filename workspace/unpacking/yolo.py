@@ -13,7 +13,7 @@ from m3dspy.errors import DataError
 from m3dspy.workspace import sources
 from m3dspy.workspace.patterns import clean
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
-from m3dspy.workspace.unpacking._plain import Plain, filled, mark, split_of, text_of, values_of, walk
+from m3dspy.workspace.unpacking._plain import Plain, filled, folders_split, mark, size_of, text_of, values_of, walk
 from m3dspy.workspace.unpacking.coco import BOXES, boxed
 
 HOLDS_IMAGES = False
@@ -39,7 +39,7 @@ def unpack(root: Path, plain: Plain) -> bool:
     values = values_of(set(called.values()))
     plain.labels(values)
     for image in images:
-        rows, columns = sources.header(root / image).shape
+        rows, columns = size_of(root, image)
         mask = np.zeros((rows, columns), np.uint8 if sum(values.values()) < 256 else np.uint16)
         for number, shares in marks[image]:
             where, is_box = _drawn(shares, rows, columns)
@@ -47,7 +47,7 @@ def unpack(root: Path, plain: Plain) -> bool:
             plain.boxes |= is_box
         kept = plain.keep(image)
         place = plain.array(kept.removeprefix("images/").rpartition(".")[0], mask, "masks")
-        plain.pair(kept, place, split_of(image) or "training")
+        plain.pair(kept, place, folders_split(image) or "training")
     plain.how.append(BOXES if plain.boxes else "The outlines were drawn as masks.")
     return True
 
