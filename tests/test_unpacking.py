@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from lab_trees import TREES, disc, marks, packed, picture, png, put, volume
+from lab_trees import TREES, disc, marks, nifti, packed, picture, png, put, volume
 from pyarrow import parquet
 
 from m3dspy.errors import DataError
@@ -227,8 +227,26 @@ def yolo_on_a_volume(root: Path) -> None:
     put(root / "labels/a.txt", "0 0.5 0.5 0.1 0.1")
 
 
+def nnunet(root: Path, **change: object) -> None:
+    TREES["nnunet"].write(root)
+    path = root / "Dataset007_Brain/dataset.json"
+    put(path, json.dumps(json.loads(path.read_text()) | change))
+
+
 PNG = png(picture(0, True))
 WRONG = {
+    "label without a value": (
+        lambda root: nnunet(root, labels={"background": 0, "tumour": None}),
+        "dataset.json is not built as its format says: label 'tumour' is None, which is no number",
+    ),
+    "region of a region": (
+        lambda root: nnunet(root, labels={"background": 0, "tumour": [[2]]}),
+        "dataset.json is not built as its format says: label 'tumour' is [[2]], which is no number",
+    ),
+    "channel without a name": (
+        lambda root: nnunet(root, channel_names={"0": "T1"}),
+        "case_000 has 2 files, one a channel; dataset.json names 1.",
+    ),
     "pictures of another size": (
         lambda root: coco(root, "annotations", 0, size=16),
         "pictures/0.png is 32 x 32 pixels, annotations.json says 16 x 16",
@@ -290,6 +308,14 @@ def test_a_picture_of_several_lists_is_taken_once_in_the_split_that_some_list_sa
     assert [Path(case["image"]).stem for case in said["test"]] == ["2"]
 
 
+def test_cases_that_are_numbered_as_channels_are_stay_cases_where_masks_have_their_names(tmp_path):
+    for number in range(12):
+        nifti(tmp_path / f"imagesTr/scan_{number:04d}.nii.gz", volume(number))
+        nifti(tmp_path / f"labelsTr/scan_{number:04d}.nii.gz", marks(number))
+    put(tmp_path / "dataset.json", json.dumps({"labels": {"0": "background", "1": "box"}}))
+    assert not FORMATS["nnunet"].found(tmp_path)
+
+
 def test_a_word_in_the_name_of_a_picture_makes_no_split(tmp_path):
     for name in ("stress-test_1", "rest_2"):
         put(tmp_path / f"data/images/{name}.png", PNG)
@@ -323,9 +349,15 @@ def test_what_is_left_out_is_said(write, how, tmp_path):
         assert how in unpacked.how
 
 
+def numbered(root: Path) -> None:
+    for number in range(5):
+        nifti(root / f"scan_{number:04d}.nii.gz", volume(number))
+
+
 @pytest.mark.parametrize(
     ("write", "dims", "ids"),
     [
+        (numbered, 3, [f"scan_{number:04d}" for number in range(5)]),
         (coco_of_one_picture, 2, ["0", "1", "2", "3", "4"]),
         (dicom_with_one_segmentation, 3, [f"study{number:02d}-ct" for number in range(10)]),
         (dicom_with_one_segmentation_of_nothing, 3, [f"study{number:02d}-ct" for number in range(1, 10)]),

@@ -1,7 +1,8 @@
 """nnU-Net raw, versions 1 and 2: `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`, `imagesTs`, `labelsTs`.
 
 The files of a case are channels of one image: they become one volume with a channel axis, so that an image is one file
-everywhere else. A single channel is linked as it lies. Also read: a folder of `CASE_0000`, `CASE_0001`, to predict on.
+everywhere else. A single channel is linked as it lies. Also read: a folder of two cases or more, each `CASE_0000` and
+`CASE_0001` on, to predict on; of one such case nobody knows whether its files are channels or patients.
 """
 
 import re
@@ -16,7 +17,7 @@ from m3dspy.errors import DataError
 from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources
 from m3dspy.workspace.tables import read_json
-from m3dspy.workspace.unpacking._plain import MOST_CHANNELS, VOLUMES, Plain, bits
+from m3dspy.workspace.unpacking._plain import MOST_CHANNELS, VOLUMES, Plain, bits, understood
 
 HOLDS_IMAGES = True
 _FILE = re.compile(r"(.+)_(\d{4})(\.nii\.gz|\.[A-Za-z0-9]+)")
@@ -36,13 +37,19 @@ def unpack(root: Path, plain: Plain) -> bool:
         return True
     lead, said = base.relative_to(root).as_posix(), read_json(base / "dataset.json")
     lead = "" if lead == "." else f"{lead}/"
-    values, regions, ignored = _labels(said)
+    with understood(f"{lead}dataset.json"):
+        values, regions, ignored = _labels(said)
+        channels = len(said.get("channel_names") or said.get("modality") or ())
     plain.labels(values)
     trained = _cases(root, f"{lead}imagesTr")
     most = without = 0
     for part, split in _PARTS.items():
         masks = {path.name: path for path in _files(base / f"labels{part}")}
         for case, files in _cases(root, f"{lead}images{part}").items():
+            if channels and len(files) != channels:
+                raise DataError(
+                    f"{lead}images{part}: {case} has {len(files)} files, one a channel; dataset.json names {channels}."
+                )
             most = max(most, len(files))
             ending = files[0][len(f"{lead}images{part}/{case}_0000") :]
             mask = masks.get(f"{case}{ending}")
@@ -68,11 +75,15 @@ def _told(channels: int) -> str:
 
 
 def _base(root: Path) -> Path | None:
-    """The folder of dataset.json and imagesTr: the dataset itself, or the one folder in it."""
+    """The folder of dataset.json and imagesTr: the dataset itself, or the one folder in it.
+
+    Masks are called as cases are, without a channel; where they are not, the files are cases, numbered from 0000 on.
+    """
     for folder in (root, *_folders(root)):
-        if (folder / "dataset.json").is_file() and any(
-            (hit := _FILE.fullmatch(path.name)) and hit[2] == "0000" for path in _files(folder / "imagesTr")
-        ):
+        masks = {path.name for path in _files(folder / "labelsTr")}
+        hits = [hit for path in _files(folder / "imagesTr") if (hit := _FILE.fullmatch(path.name)) and hit[2] == "0000"]
+        named = any(hit[1] + hit[3] in masks for hit in hits) or not masks
+        if hits and named and (folder / "dataset.json").is_file():
             return folder
     return None
 
@@ -89,7 +100,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _are_channels(folder: Path) -> bool:
-    """Whether a folder holds nothing but volumes, each in the same few files that are numbered from 0000 on."""
+    """Whether a folder holds nothing but volumes of two cases or more, each in the same few files from 0000 on."""
     hits = [_FILE.fullmatch(path.name) for path in _files(folder)]
     channels: dict[str, list[int]] = defaultdict(list)
     for hit in hits:
@@ -98,7 +109,7 @@ def _are_channels(folder: Path) -> bool:
         channels[hit[1]].append(int(hit[2]))
     counts = {len(numbers) for numbers in channels.values()}
     whole = all(sorted(numbers) == list(range(len(numbers))) for numbers in channels.values())
-    return len(counts) == 1 and 1 < counts.pop() <= MOST_CHANNELS and whole
+    return len(channels) > 1 and len(counts) == 1 and 1 < counts.pop() <= MOST_CHANNELS and whole
 
 
 def _cases(root: Path, folder: str) -> dict[str, list[str]]:
@@ -150,10 +161,11 @@ def _oriented(listed: Mapping[Any, Any]) -> list[tuple[str, int | list[int]]]:
     """Name and value of each label, which version 1 writes as {"1": name} and version 2 as {name: 1}."""
     found: list[tuple[str, int | list[int]]] = []
     for one, other in listed.items():
-        if isinstance(other, list):
-            found.append((str(one), [int(value) for value in other]))
-        elif str(one).isdigit():
+        if str(one).isdigit():
             found.append((str(other), int(one)))
-        else:
-            found.append((str(one), int(other)))
+            continue
+        values = other if isinstance(other, list) else [other]
+        if not all(isinstance(value, int | str) and str(value).isdigit() for value in values):
+            raise ValueError(f"label {one!r} is {other!r}, which is no number and no list of numbers")
+        found.append((str(one), [int(value) for value in values] if isinstance(other, list) else int(other)))
     return found
