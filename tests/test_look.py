@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from m3dspy.errors import DataError, UsageError
+from m3dspy.programs.lms.experts.task_manager import make_plan
 from m3dspy.signatures.values import Spread
 from m3dspy.workspace.indexes.cases import regex_of
 from m3dspy.workspace.indexing import group_by_header
@@ -435,6 +436,18 @@ def test_what_is_wrong_with_classes_is_told(tmp_path):
     assert "1.png: rows of labels.csv disagree on label (1 file)." in notices
     assert "label of one.csv: one class only, a (8 images)." in notices
     assert "0.png, 7.png: the same image in two classes, a and b." in notices
+
+
+def test_a_value_that_is_spelled_in_two_ways_is_told(tmp_path):
+    for number in range(6):
+        png(tmp_path / f"{number}.png")
+    kinds = ["bright", "Bright", "plain"] * 2
+    table(tmp_path / "cases.csv", [{"image": f"{number}.png", "kind": kind} for number, kind in enumerate(kinds)])
+    found, notices = looked(tmp_path)
+    assert "cases.csv: kind spells one value in 2 ways: Bright, bright." in notices
+    answer = make_plan("tell bright from plain", found, [], "")
+    assert answer["plan"] is None
+    assert "Of the classes bright, Bright, plain, some differ by capitals only." in answer["refusal"]
 
 
 def test_a_class_of_one_patient_is_told(tmp_path):

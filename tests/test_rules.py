@@ -333,6 +333,34 @@ def test_a_request_that_the_data_cannot_serve_is_refused_with_the_reason(request
     assert reason in answer.refusal
 
 
+def test_sessions_are_no_classes():
+    sessions = Column(name="session", kind="category", distinct=2, values={"ses-01": 80, "ses-02": 10})
+    table = HEAD_TABLE.model_copy(update={"columns": (HEAD_TABLE.columns[0], sessions)})
+    answer = plan_for("tell ses-01 from ses-02 on brain MRI", ADNI.model_copy(update={"tables": (table,)}))
+    assert answer.plan is None
+    assert "nothing says a class" in answer.refusal
+
+
+@pytest.mark.parametrize(
+    ("request_text", "column", "values", "labels"),
+    [
+        ("Tell smokers from others", "status", ("stable", "declining"), None),
+        ("Classify the images", "site", ("Lund", "Porto"), None),
+        ("Classify the images by site", "site", ("Lund", "Porto"), ("Lund", "Porto")),
+        ("Tell smokers from others", "status", ("0", "1"), ("0", "1")),  # codes, which nobody says
+        ("Predict the status from brain MRI", "status", ("stable", "declining"), ("stable", "declining")),
+    ],
+)
+def test_classes_that_are_not_there_are_not_taken_for_others(request_text, column, values, labels):
+    told = Column(name=column, kind="category", distinct=2, values=dict.fromkeys(values, 45))
+    table = HEAD_TABLE.model_copy(update={"columns": (HEAD_TABLE.columns[0], told)})
+    answer = plan_for(request_text, ADNI.model_copy(update={"tables": (table,), "patients": ()}))
+    if labels:
+        assert answer.plan.labels == labels
+    else:
+        assert f"names none of the classes that are there: {', '.join(values)}, of column {column}." in answer.refusal
+
+
 def test_a_card_is_used_only_where_its_layout_is_found():
     card = DataCard(name="ADNI", text="Volumes in `ADNI_PT`; `Group` holds the class. Use only `AD`, `MCI` and `CN`.")
     assert plan_for("diagnose dementia", ADNI, [card]).plan.card == "ADNI"

@@ -118,8 +118,15 @@ def of_pair(
 
 # ------------------------------------------------------------------------------------------------ tables
 def of_table(seen: Seen, files: FileNames, notes: Notes) -> None:
-    """Rows and files that do not find each other, rows that repeat, and rows that disagree on a file."""
+    """Values of two spellings, rows and files that do not find each other, rows that repeat or disagree on a file."""
     path, column = seen.table.path, seen.file_column
+    for described in seen.table.columns:
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for value in described.values:
+            spellings[value.casefold()].append(value)
+        for alike in spellings.values():
+            if len(alike) > 1:
+                notes([path], f"{described.name} spells one value in {len(alike)} ways: {', '.join(sorted(alike))}")
     if seen.table.duplicates:
         notes([path], f"{_count(seen.table.duplicates, 'row')} told twice, word for word")
     if not column:

@@ -13,6 +13,7 @@ from m3dspy.signatures.values import (
     ANOMALY_LABELS,
     Caps,
     ClassFolders,
+    Column,
     DataCard,
     Fingerprint,
     Group,
@@ -28,6 +29,7 @@ from m3dspy.workspace.patterns import MASK_WORDS, SPLIT_WORDS
 from m3dspy.workspace.patterns import words as name_words
 
 _LABEL_COLUMN = re.compile(r"label|class|diag|group|dx|grade|target|categor|finding|patholog|disease|status", re.I)
+_SESSION = {"session", "sessions", "visit", "visits", "timepoint"}
 _OWN_NAME = re.compile(r"`([^`]+)`")
 
 
@@ -135,7 +137,17 @@ def _classification(request: str, fingerprint: Fingerprint, card: DataCard | Non
         raise _Refusal(f"The request does not say what is to be told apart: {_holdings(fingerprint)}.")
     if not asked or anomalies.sides(request, ClassFolders(parent="", classes=dict(best.counts))) is None:
         _same_disease(request, " ".join(best.counts), fingerprint, card)
+    are_words = all(re.fullmatch(r"[^\W\d]{4,}", label) for label in best.counts)  # no codes, which nobody says
+    hinted = best.rank or words.named(best.source.column, request)
+    if not asked and (not hinted or (are_words and words.contrasts(request))):
+        where = f"column {best.source.column}" if best.source.column else "the class folders"
+        raise _Refusal(
+            f"The request names none of the classes that are there: {', '.join(list(best.counts)[:6])}, of {where}. "
+            "Name those to be told apart."
+        )
     labels = asked if len(asked) >= 2 else listed if len(listed) >= 2 else list(best.counts)
+    if len({label.casefold() for label in labels}) < len(labels):
+        raise _Refusal(f"Of the classes {', '.join(labels)}, some differ by capitals only. Spell each in one way.")
     if len(labels) < 2:
         raise _Refusal(f"There is one class only ({', '.join(labels)}), so there is nothing to tell apart.")
     group = _labelled_group(fingerprint, best.source)
@@ -223,7 +235,7 @@ def _ways(request: str, fingerprint: Fingerprint, card: DataCard | None) -> list
         if files is None or not files.rows_with_file:
             continue
         for column in table.columns:
-            if column.kind == "category" and len(column.values) >= 2 and column is not files and not is_split(column):
+            if _holds_classes(column) and column is not files:
                 source = Source(kind="table", path=table.path, column=column.name, file_column=files.name)
                 hints = bool(_LABEL_COLUMN.search(column.name)) + 2 * bool(card and f"`{column.name}`" in card.text)
                 ways.append(_Labels(source, column.values, _rank(request, column.values, hints)))
@@ -231,6 +243,12 @@ def _ways(request: str, fingerprint: Fingerprint, card: DataCard | None) -> list
         source = Source(kind="folder", path=folders.parent)
         ways.append(_Labels(source, folders.classes, _rank(request, folders.classes, 1.5)))
     return ways
+
+
+def _holds_classes(column: Column) -> bool:
+    """Whether a column's values could be classes: not splits, and not the sessions in which a person came."""
+    named = _SESSION.intersection(name_words(column.name))
+    return column.kind == "category" and len(column.values) >= 2 and not named and not is_split(column)
 
 
 def _rank(request: str, counts: Mapping[str, int], hints: float) -> float:

@@ -89,6 +89,10 @@ _SAME = (
     "malignant|cancer",
 )
 _ALL = re.compile(r"\ball\b|\bevery\b|\beach\b")
+_CONTRAST = re.compile(
+    r"\b(?:tell|distinguish|separat|differentiat|discriminat)\w*\b[^.;]*\bfrom\b|\b(?:versus|vs)\b|"
+    r"\bbetween\b[^.;]* and |\btell\b[^.;]* and [^.;]*\bapart\b"
+)
 _PIXELS = re.compile(r"\b(?:every|each) (?:pixel|voxel)|\b(?:pixel|voxel)-wise")
 _ANY = re.compile(r"organs|structures|anatom|everything")
 
@@ -276,6 +280,15 @@ def shown(text: str) -> str:
     organ = min(places, key=lambda name: places[name], default="")
     kind = min(modalities(text), default="")
     return f"{organ} {_PICTURES.get(kind, kind) or 'image'}".strip() if organ or kind else ""
+
+
+def contrasts(request: str) -> bool:
+    """Whether a request names classes, as "tell A from B" does.
+
+    >>> contrasts("Tell cysts from stones"), contrasts("Predict the grade from the CT"), contrasts("A versus B")
+    (True, False, True)
+    """
+    return _CONTRAST.search(request.lower()) is not None
 
 
 def everything(request: str) -> bool:
