@@ -11,9 +11,11 @@ from report_text import page_text
 
 from m3dspy.signatures.values import (
     Design,
+    Fingerprint,
     Grade,
     Index,
     Outcome,
+    PatientKey,
     Request,
 )
 from m3dspy.workspace import emit
@@ -72,6 +74,15 @@ def test_what_a_run_does_not_have_is_said_in_words(tmp_path):
     assert "No script was written" in page
     assert "No training was finished" in page
     assert "The data does not name the patients" in page
+
+
+def test_patients_that_the_plan_does_not_tell_apart_are_not_called_unnamed(tmp_path):
+    folder = segmented(tmp_path)
+    key = PatientKey(where="folder", part="sub-##", patients=4, images=8)
+    Run(folder).commit("fingerprint", Fingerprint(files=8, megabytes=1, formats={}, patients=(key,)))
+    page = text_of(folder)
+    assert "The plan leaves unused what names the patients: each file counts as one." in page
+    assert "The data does not name" not in page
 
 
 def test_a_refused_request_gives_the_reason_and_no_picture(tmp_path):

@@ -108,7 +108,9 @@ def limits(run: Committed) -> list[Block]:
         alike = (
             "images that look alike were kept together" if plan.task != "segmentation" else "each file counts as one"
         )
-        lines.append(f"The data does not name the patients: {alike}. One patient may still be in training and in test.")
+        named = run.fingerprint and run.fingerprint.patients
+        whose = "The plan leaves unused what names the patients" if named else "The data does not name the patients"
+        lines.append(f"{whose}: {alike}. One patient may still be in training and in test.")
     if run.tuned and run.tuned.trials:
         lines.append(
             "Settings were picked on the validation cases: validation scores are too kind, the test score is not."
