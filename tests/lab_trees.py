@@ -197,12 +197,14 @@ def datalist_channels(root: Path) -> tuple[int, ...]:
 
 @tree("Tell the images of class plain from those of class bright, as a quick try", *CLASSES)
 def datalist_classes(root: Path) -> tuple[int, ...]:
-    """MONAI: labels are numbers, which the list names."""
+    """MONAI: labels are numbers, in a list now and then, which the list of cases names."""
     lists: dict[str, list] = {"training": [], "validation": [], "testing": []}
     for number in range(60):
         put(root / f"pictures/{number:03d}.png", png(picture(number, number % 2 == 1)))
         split = "training" if number < 40 else "validation" if number < 48 else "testing"
-        lists[split].append({"image": f"pictures/{number:03d}.png", "label": number % 2})
+        lists[split].append(
+            {"image": f"pictures/{number:03d}.png", "label": [number % 2] if number % 3 else number % 2}
+        )
     put(root / "data.json", json.dumps({"labels": {"0": "plain", "1": "bright"}, **lists}))
     return 40, 8, 12
 
@@ -214,12 +216,12 @@ def datalist_classes(root: Path) -> tuple[int, ...]:
     patients=30,
 )
 def bids(root: Path) -> tuple[int, ...]:
-    """Thirty persons, two of whom came twice."""
-    rows = ["participant_id\tage\tgroup"]
+    """Thirty persons, two of whom came twice; who a row is about stands in its second column."""
+    rows = ["age\tparticipant_id\tgroup"]
     cases = 0
     for number in range(30):
         subject, sick = f"sub-{number + 1:02d}", number % 2 == 1
-        rows.append(f"{subject}\t{40 + number}\t{'patient' if sick else 'control'}")
+        rows.append(f"{40 + number}\t{subject}\t{'patient' if sick else 'control'}")
         for session in ("01", "02") if number < 2 else ("01",):
             tone = 150 if sick else 0
             name = f"{subject}/ses-{session}/anat/{subject}_ses-{session}_T1w"
@@ -523,8 +525,8 @@ def yolo(root: Path) -> tuple[int, ...]:
 
 
 # ------------------------------------------------------------------------------------------------ DICOM
-def series(folder: Path, number: int, tone: int = 150) -> list:
-    """A CT of twelve slices, one file each; the datasets written."""
+def series(folder: Path, number: int, tone: int = 150, patient: str | None = None) -> list:
+    """A CT of twelve slices, one file each; the datasets written. `patient`: its id; else two scans share one."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -539,7 +541,8 @@ def series(folder: Path, number: int, tone: int = 150) -> list:
         one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         one.StudyInstanceUID, one.SeriesInstanceUID = f"1.2.826.0.1.{number + 1}.1", f"1.2.826.0.1.{number + 1}.2"
         one.FrameOfReferenceUID = f"1.2.826.0.1.{number + 1}.4"
-        one.PatientID, one.PatientName, one.Modality = f"MRN{700000 + number // 2}", f"Doe^Jane{number // 2}", "CT"
+        one.PatientID = f"MRN{700000 + number // 2}" if patient is None else patient
+        one.PatientName, one.Modality = f"Doe^Jane{number // 2}", "CT"
         one.PatientBirthDate = one.PatientSex = one.StudyDate = one.StudyTime = one.AccessionNumber = one.StudyID = ""
         one.SeriesNumber, one.InstanceNumber, one.SliceThickness = 1, place + 1, 3
         one.ImagePositionPatient, one.ImageOrientationPatient = [-10, -20, 5 + 3 * place], [1, 0, 0, 0, 1, 0]
@@ -565,14 +568,13 @@ def dicom_series(root: Path) -> tuple[int, ...]:
     return (16,)
 
 
-@tree("Segment the liver and the tumour in CT, as a quick try", "liver", "tumour", patients=5)
-def dicom_seg(root: Path) -> tuple[int, ...]:
-    """Ten series of five patients, each with a segmentation; one frame a slice and segment that is not empty."""
+def _segmented(root: Path, kind: str, shown: Callable, patient: str | None = None) -> tuple[int, ...]:
+    """Ten series, each with a segmentation. `shown`: its pixels, of marks as (slices, rows, columns)."""
     import highdicom
     from pydicom.sr.codedict import codes
 
     for number in range(10):
-        slices = series(root / f"study{number:02d}/ct", number)
+        slices = series(root / f"study{number:02d}/ct", number, patient=patient)
         described = [
             highdicom.seg.SegmentDescription(
                 segment_number=place,
@@ -583,12 +585,10 @@ def dicom_seg(root: Path) -> tuple[int, ...]:
             )
             for place, label in enumerate(("liver", "tumour"), start=1)
         ]
-        mask = marks(number).transpose(2, 1, 0)  # slices, rows, columns
-        overlapping = np.stack([mask > 0, mask == 2], axis=-1).astype(np.uint8)
         highdicom.seg.Segmentation(
             source_images=slices,
-            pixel_array=overlapping,
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            pixel_array=shown(marks(number).transpose(2, 1, 0)),
+            segmentation_type=kind,
             segment_descriptions=described,
             series_instance_uid=f"1.2.826.0.1.{number + 1}.8",
             series_number=2,
@@ -600,6 +600,18 @@ def dicom_seg(root: Path) -> tuple[int, ...]:
             device_serial_number="1",
         ).save_as(root / f"study{number:02d}/seg.dcm")
     return (10,)
+
+
+@tree("Segment the liver and the tumour in CT, as a quick try", "liver", "tumour", patients=5)
+def dicom_seg(root: Path) -> tuple[int, ...]:
+    """Of five patients; one frame a slice and segment that is not empty."""
+    return _segmented(root, "BINARY", lambda mask: np.stack([mask > 0, mask == 2], axis=-1).astype(np.uint8))
+
+
+@tree("Segment the liver and the tumour in CT, as a quick try", "liver", "tumour")
+def dicom_labelmap(root: Path) -> tuple[int, ...]:
+    """Of nobody, for the ids were blanked; a number a segment."""
+    return _segmented(root, "LABELMAP", np.ascontiguousarray, patient="")
 
 
 @tree("Segment the liver in CT, as a quick try", "liver", patients=5)

@@ -39,6 +39,7 @@ FORMAT_OF = {  # where that is not the name of the tree; "": its files are read 
     "yolo_outlines": "yolo",
     "dicom_series": "",
     "dicom_seg": "dicom_objects",
+    "dicom_labelmap": "dicom_objects",
     "rtstruct": "dicom_objects",
 }
 IMAGES = {"nnunet": "imagesTs", "decathlon": "imagesTr", "datalist": "scans"}  # where a tree has images to predict on

@@ -80,8 +80,10 @@ def test_images_without_a_mask_are_there_to_be_answered_and_are_no_cases(tree, t
     assert "2 images have no mask: there is nothing to learn from them." in plain.how
 
 
-@pytest.mark.parametrize(("name", "tumour"), [("dicom_seg", 2), ("rtstruct", 0)])
-def test_dicom_objects_lie_on_the_voxels_that_they_mark(name, tumour, tree, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "tumour", "patients"), [("dicom_seg", 2, 5), ("dicom_labelmap", 1, 10), ("rtstruct", 0, 5)]
+)
+def test_dicom_objects_lie_on_the_voxels_that_they_mark(name, tumour, patients, tree, tmp_path):
     plain = unpacked("dicom_objects", tree(name), tmp_path)
     numbers = set()
     for (image, affine), (mask, mask_affine) in pairs(plain):
@@ -92,7 +94,7 @@ def test_dicom_objects_lie_on_the_voxels_that_they_mark(name, tumour, tree, tmp_
     assert numbers == set(range(10))
     text = (plain.out / "dataset.json").read_text()
     assert "MRN" not in text
-    assert len({case["patient"] for case in json.loads(text)["training"]}) == 5
+    assert len({case.get("patient", case["image"]) for case in json.loads(text)["training"]}) == patients
 
 
 def test_outlines_are_drawn_as_they_are_and_boxes_full_and_that_is_said(tree, tmp_path):
@@ -233,8 +235,30 @@ def nnunet(root: Path, **change: object) -> None:
     put(path, json.dumps(json.loads(path.read_text()) | change))
 
 
+def bids_of_others(root: Path) -> None:
+    TREES["bids_masks"].write(root)
+    put(root / "participants.tsv", "person\tage\nA\t61\n")
+
+
+def medmnist_of_scores(root: Path) -> None:
+    root.mkdir()
+    np.savez(root / "x.npz", train_images=np.zeros((2, 9, 9), np.uint8), train_labels=np.array([[0.5], [1.0]]))
+
+
+def parquet_with_odd_notes(root: Path) -> None:
+    noted = pyarrow.table({"image": [{"bytes": PNG}]}).replace_schema_metadata({b"huggingface": b'{"info": []}'})
+    put(root / "a.parquet", b"")
+    parquet.write_table(noted, root / "a.parquet")
+
+
 PNG = png(picture(0, True))
 WRONG = {
+    "no row of anybody": (
+        bids_of_others,
+        "No row of participants.tsv is of a person who has images: its column 'person' should hold the folders' names",
+    ),
+    "half a class": (medmnist_of_scores, "x.npz gives the label 0.5; a class is a whole number."),
+    "odd notes": (parquet_with_odd_notes, "The dataset is hugging_face, but not as that is built: AttributeError"),
     "label without a value": (
         lambda root: nnunet(root, labels={"background": 0, "tumour": None}),
         "dataset.json is not built as its format says: label 'tumour' is None, which is no number",

@@ -259,13 +259,19 @@ def cases_of(data: Any) -> list[dict[str, Any]] | None:
     for name, entries in lists.items():
         for entry in entries:
             case = entry if _is_dict(entry) else {"image": entry}
-            label = case.get("label")
-            label = str(names.get(str(label), label)) if isinstance(label, int) else label
+            label = _named(case.get("label"), names)
             split = SPELLINGS[name]
             if split == "training" and first is not None and case.get("fold") == first:
                 split = "validation"
             cases.append(case | {"label": label, "split": split})
     return cases
+
+
+def _named(label: Any, names: dict[str, Any]) -> Any:
+    """A number by its name; one in a list is as if it stood alone."""
+    if isinstance(label, list) and label and all(isinstance(one, int) for one in label):
+        return _named(label[0], names) if len(label) == 1 else [_named(one, names) for one in label]
+    return str(names.get(str(label), label)) if isinstance(label, int) else label
 
 
 def _is_dict(data: Any) -> bool:

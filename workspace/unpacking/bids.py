@@ -1,7 +1,7 @@
 """BIDS: `sub-*/[ses-*/]anat/...` with what `participants.tsv` says of each person, and masks of `derivatives/`.
 
 Images and masks stay as they are. labels.csv has one row an image: the columns of participants.tsv, and the session.
-Time series and diffusion are left out.
+Persons are those of its column participant_id, else of its first. Time series and diffusion are left out.
 """
 
 from pathlib import Path
@@ -24,8 +24,9 @@ def found(root: Path) -> bool:
 
 def unpack(root: Path, plain: Plain) -> bool:
     columns, rows = read_table(root / _PEOPLE)
-    people = {_subject(row[columns[0]]): row for row in rows}
-    left_out = without = 0
+    key = "participant_id" if "participant_id" in columns else columns[0]
+    people = {_subject(row[key]): row for row in rows}
+    left_out = of_people = without = 0
     for path in walk(root):
         if not path.lower().endswith(IMAGE_SUFFIXES):
             continue
@@ -38,11 +39,17 @@ def unpack(root: Path, plain: Plain) -> bool:
                 plain.keep(path, "masks")
         elif parts[0] == subject:
             person = people.get(subject)
+            of_people += person is not None
             without += person is None
-            plain.row(plain.keep(path), _cells(person, columns, subject, parts))
+            plain.row(plain.keep(path), _cells(person, key, subject, parts))
     if not plain.kept:
         raise DataError(
             f"The folders sub-* beside {_PEOPLE} hold no image. Known formats: {', '.join(IMAGE_SUFFIXES)}."
+        )
+    if without and not of_people:
+        raise DataError(
+            f"No row of {_PEOPLE} is of a person who has images: its column {key!r} should hold the folders' names, "
+            "such as sub-01."
         )
     names = [path for path in walk(root) if path.endswith("_dseg.tsv")]
     if names:
@@ -65,10 +72,10 @@ def _ending(path: str) -> str:
     return name[: len(name) - len(suffix_of(name))].rpartition("_")[2]
 
 
-def _cells(person: Row | None, columns: list[str], subject: str, parts: list[str]) -> dict[str, str]:
+def _cells(person: Row | None, key: str, subject: str, parts: list[str]) -> dict[str, str]:
     session = next((part for part in parts[1:-1] if part.startswith("ses-")), "")
     told = {"participant_id": subject} | ({"session": session} if session else {})
-    return told | {name: person[name] for name in columns[1:] if person and person[name] != "n/a"}
+    return told | {name: cell for name, cell in (person or {}).items() if name != key and cell != "n/a"}
 
 
 def _values(table: Path) -> dict[str, int]:

@@ -29,7 +29,7 @@ _Marked = Iterator[tuple[str, np.ndarray]]  # label, where it is
 
 @dataclass
 class _Series:
-    """Files of one series. `uids`: file -> its SOP instance."""
+    """Files of one series. `patient`: "" where none is named. `uids`: file -> its SOP instance."""
 
     patient: str
     uids: dict[Path, str] = field(default_factory=dict)
@@ -52,9 +52,10 @@ def unpack(root: Path, plain: Plain) -> bool:
         raise DataError("The segmentations and structures refer to series that are not here. Put their images beside.")
     values = values_of({label for found in marked.values() for path, one in found for label in _labels(one)})
     plain.labels(values)
-    people = {name: f"patient-{number:04d}" for number, name in enumerate(sorted({s.patient for s in series.values()}))}
+    named = sorted({one.patient for one in series.values()} - {""})
+    people = {name: f"patient-{number:04d}" for number, name in enumerate(named)}
     for number, uid in enumerate(sorted(marked), start=1):
-        _case(root, f"case-{number:04d}", series[uid], marked[uid], values, people[series[uid].patient], plain)
+        _case(root, f"case-{number:04d}", series[uid], marked[uid], values, people.get(series[uid].patient, ""), plain)
     plain.how.append("DICOM segmentations and structure sets were laid on the grid of the series that they mark.")
     if unmarked := len(series) - len(marked):
         plain.how.append(f"{unmarked} series without a mark are left out.")
@@ -81,7 +82,9 @@ def _sorted_out(root: Path) -> tuple[dict[str, _Series], list[Path]]:
         except ValueError:
             continue  # no DICOM, or damaged
         if "Rows" in header and "SeriesInstanceUID" in header:
-            found = series.setdefault(str(header.SeriesInstanceUID), _Series(str(header.get("PatientID", ""))))
+            found = series.setdefault(
+                str(header.SeriesInstanceUID), _Series(str(header.get("PatientID") or "").strip())
+            )
             found.uids[path] = str(header.get("SOPInstanceUID", ""))
     return series, objects
 

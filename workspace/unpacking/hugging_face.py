@@ -18,7 +18,7 @@ from m3dspy.signatures.values import Split
 from m3dspy.workspace import sources
 from m3dspy.workspace.patterns import clean, is_mask_name
 from m3dspy.workspace.tables import read_json
-from m3dspy.workspace.unpacking._plain import Bounded, Plain, person_of, split_of, text_of, walk
+from m3dspy.workspace.unpacking._plain import Bounded, Plain, person_of, split_of, text_of, understood, walk
 
 HOLDS_IMAGES = True
 ROWS = 64  # that are held at a time
@@ -80,7 +80,8 @@ def _files(root: Path) -> list[str]:
     for path in every:
         if path.rpartition("/")[2] == "state.json" and isinstance(state := read_json(root / path), dict):
             folder = path.removesuffix("state.json")
-            listed = {f"{folder}{file['filename']}" for file in state.get("_data_files", ())}
+            with understood(path):
+                listed = {f"{folder}{file['filename']}" for file in state.get("_data_files", ())}
             if lacking := listed.difference(every):
                 raise DataError(f"{path} lists {clean(min(lacking), 80)}, which is not there. Fetch the dataset anew.")
             files -= {file for file in files if listed and file.rpartition("/")[0] == folder.rstrip("/")} - listed

@@ -102,7 +102,10 @@ def _header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
 def _class(label: np.ndarray, names: dict[str, str], path: Path) -> str:
     if label.size != 1:
         raise DataError(f"{path.name} gives {label.size} labels an image; one class an image is read.")
-    number = str(int(label.reshape(-1)[0]))
+    value = float(label.reshape(-1)[0])
+    if not value.is_integer():
+        raise DataError(f"{path.name} gives the label {value:g}; a class is a whole number.")
+    number = str(int(value))
     return names.get(number) or text_of(number)
 
 

@@ -44,6 +44,10 @@ def _unpacked(root: Path, out: Path, formats: list[str]) -> dict[str, object]:
             raise DataError(f"{name} needs the package {error.name}: pip install 'm3dspy[formats]'") from None
         except (ValueError, OSError) as error:
             raise DataError(f"The dataset is {name} and cannot be unpacked: {error}".rstrip(".") + ".") from None
+        except (LookupError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"The dataset is {name}, but not as that is built: {type(error).__name__} {error}."
+            ) from None
         if done:
             plain.finish()
             plain.kept |= {path.name: path.name for path in root.iterdir() if _is_document(path)}
