@@ -229,6 +229,11 @@ def yolo_on_a_volume(root: Path) -> None:
     put(root / "labels/a.txt", "0 0.5 0.5 0.1 0.1")
 
 
+def yolo_with_letters_for_classes(root: Path) -> None:
+    TREES["yolo"].write(root)
+    put(root / "data.yaml", "names:\n  a: nodule\n")
+
+
 def nnunet(root: Path, **change: object) -> None:
     TREES["nnunet"].write(root)
     path = root / "Dataset007_Brain/dataset.json"
@@ -296,6 +301,10 @@ WRONG = {
         lambda root: coco(root, "annotations", 0, category_id=5),
         "annotations.json is not built as its format says: annotation 0 is of a category that is not listed",
     ),
+    "letters for classes": (
+        yolo_with_letters_for_classes,
+        "data.yaml is not built as its format says: invalid literal for int() with base 10: 'a'. Correct it.",
+    ),
     "boxes on a volume": (yolo_on_a_volume, "images/a.npy is a volume; boxes and outlines are drawn on pictures"),
     "configurations": (configurations, "The folders 'default' and 'size_28' hold a dataset each"),
     "lost shard": (lost_shard, "train/state.json lists train/data-00000-of-00001.arrow, which is not there"),
@@ -338,6 +347,15 @@ def test_cases_that_are_numbered_as_channels_are_stay_cases_where_masks_have_the
         nifti(tmp_path / f"labelsTr/scan_{number:04d}.nii.gz", marks(number))
     put(tmp_path / "dataset.json", json.dumps({"labels": {"0": "background", "1": "box"}}))
     assert not FORMATS["nnunet"].found(tmp_path)
+
+
+def test_folders_with_names_beyond_ascii_stay_apart(tmp_path):
+    plain = Plain(tmp_path)
+    assert [plain.keep(f"{folder}/1.png") for folder in ("甲", "乙", "a b")] == [
+        "images/u7532/1.png",
+        "images/u4e59/1.png",
+        "images/a-b/1.png",
+    ]
 
 
 def test_a_word_in_the_name_of_a_picture_makes_no_split(tmp_path):

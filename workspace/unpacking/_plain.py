@@ -52,8 +52,12 @@ class Plain:
 
     # -------------------------------------------------------------------------------------------- files
     def place(self, folder: str, name: str, suffix: str) -> str:
-        """Where a file goes: `folder/name.suffix`, the name made safe, and told from those before by a number."""
-        parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-.")[:100] for part in name.split("/")]
+        """Where a file goes: `folder/name.suffix`, the name made safe, and told from those before by a number.
+
+        Letters beyond ASCII become their numbers: folders of patients stay apart.
+        """
+        spelled = re.sub(r"[^\W\x00-\x7f]", lambda sign: f"u{ord(sign[0]):x}", name)
+        parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-.")[:100] for part in spelled.split("/")]
         stem = "/".join(filter(None, parts)) or "image"
         self._taken[f"{folder}/{stem}{suffix}".lower()] += 1
         again = self._taken[f"{folder}/{stem}{suffix}".lower()]

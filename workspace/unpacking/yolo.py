@@ -13,7 +13,17 @@ from m3dspy.errors import DataError
 from m3dspy.workspace import sources
 from m3dspy.workspace.patterns import clean
 from m3dspy.workspace.sources import IMAGE_SUFFIXES
-from m3dspy.workspace.unpacking._plain import Plain, filled, folders_split, mark, size_of, text_of, values_of, walk
+from m3dspy.workspace.unpacking._plain import (
+    Plain,
+    filled,
+    folders_split,
+    mark,
+    size_of,
+    text_of,
+    understood,
+    values_of,
+    walk,
+)
 from m3dspy.workspace.unpacking.coco import BOXES, boxed
 
 HOLDS_IMAGES = False
@@ -71,7 +81,8 @@ def _names(root: Path, every: set[str]) -> dict[int, str]:
         listed = said.get("names") if isinstance(said, dict) else None
         if isinstance(listed, list | dict):
             pairs = enumerate(listed) if isinstance(listed, list) else listed.items()
-            return {int(number): clean(name, 60) for number, name in pairs if isinstance(name, str | int)}
+            with understood(path):
+                return {int(number): clean(name, 60) for number, name in pairs if isinstance(name, str | int)}
     path = next((path for path in sorted(every) if path.rpartition("/")[2] == "classes.txt"), None)
     return (
         {n: clean(line, 60) for n, line in enumerate(_read(root / path).splitlines()) if line.strip()} if path else {}
