@@ -487,6 +487,16 @@ def empty(d, o):
 
 
 @case(
+    "skip",
+    "a picture of the test that stands in training as well: left out there",
+    names=["left out, p006: the same image as a case of another split"],
+)
+def copies(d, o):
+    csvw(d, [[*row[:-1], "test" if i < 6 else "train"] for i, row in enumerate(base(d, 24))])
+    shutil.copy(d + "/images/p004.png", d + "/images/p006.png")
+
+
+@case(
     "handled",
     "the same patient in train and test, and byte-identical images with different labels: reported as leakage; split by patient",
     ["p001"],
@@ -531,7 +541,7 @@ def many_files(d, o):
         if i % 1000 == 0:
             os.makedirs(f"{d}/images/{i // 1000:03d}", exist_ok=True)
         with open(f"{d}/{f}", "wb") as h:
-            h.write(p)
+            h.write(p + b"%d" % i)  # behind the end, so that no two are the same
         r.append([f"c{i}", f"p{i}", f, i % 2, "train" if i % 5 else "test"])
     csvw(d, r)
 

@@ -30,17 +30,21 @@ def prepare(run: Run, code: str, plan: Plan, root: Path, *, trusted: bool, unsaf
     write_atomic(folder / "prepare.py", f"{code.rstrip()}\n".encode())
     (folder / "unreadable.json").unlink(missing_ok=True)
     index, checked = _attempt(run, plan, root, trusted, unsafe)
-    if checked.unreadable:
-        for why, ids in checked.unreadable.items():
-            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-            run.event("warning", text=f"left out, {', '.join(ids[:3])}{more}: {why}")
-        damaged = sorted(set().union(*checked.unreadable.values()))
-        write_atomic(folder / "unreadable.json", json.dumps(damaged).encode())
+    if damaged := _left_out(run, checked):
+        write_atomic(folder / "unreadable.json", json.dumps(sorted(damaged)).encode())
         index, checked = _attempt(run, plan, root, trusted, unsafe)
-        index = without(index, set().union(*checked.unreadable.values()))
+        index = without(index, _left_out(run, checked))
     if checked.problems:
         raise DataError(_anonymous("\n".join(checked.problems), index))
     return _pseudonymous(index)
+
+
+def _left_out(run: Run, checked: contained.Checked) -> set[str]:
+    """The ids of the cases that cannot be used; the run says why."""
+    for why, ids in checked.unreadable.items():
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        run.event("warning", text=f"left out, {', '.join(ids[:3])}{more}: {why}")
+    return set().union(*checked.unreadable.values())
 
 
 def _pseudonymous(index: Index) -> Index:
