@@ -154,8 +154,10 @@ def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[tor
 def weathered(x: torch.Tensor, s) -> torch.Tensor:
     """Blur, fade, coarsen and darken a few images of a batch, in place: the rest of nnU-Net's augmentation.
 
-    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z, with its chances times s.augment. Args: x: (B, C, *space).
+    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. From half of s.augment on, and at 1 with its chances: what a short
+    training sees, resampled to coarse voxels, is not to be blurred as well. Args: x: (B, C, *space).
     """
+    strength = max(0.0, 2 * s.augment - 1)
     ways = (
         (0.2, lambda image: GaussianSmooth(_between(0.5, 1))(image)),
         (0.15, lambda image: ScaleIntensityFixedMean(_between(-0.25, 0.25))(image)),
@@ -163,7 +165,7 @@ def weathered(x: torch.Tensor, s) -> torch.Tensor:
         (0.3, lambda image: AdjustContrast(_between(0.7, 1.5), retain_stats=True)(image)),
     )
     for chance, way in ways:
-        for place in torch.nonzero(torch.rand(len(x)) < chance * s.augment).flatten().tolist():
+        for place in torch.nonzero(torch.rand(len(x)) < chance * strength).flatten().tolist():
             x[place] = convert_to_tensor(way(x[place]), track_meta=False)
     return x
 
