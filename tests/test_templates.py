@@ -370,19 +370,17 @@ def test_blended_images_have_blended_labels():
 
 
 def test_weathered_images_are_a_few_of_the_batch_and_follow_the_seed():
-    import torch
-
-    module, s = script("images"), replace(script("classify").SETTINGS, augment=1.0)
+    module = script("images")
     x = torch.rand(40, 1, 8, 8, 8)
     torch.manual_seed(0)
-    found = module.weathered(x.clone(), s)
+    found = module.weathered(x.clone(), 1.0)
     torch.manual_seed(0)
-    assert torch.equal(found, module.weathered(x.clone(), s))
+    assert torch.equal(found, module.weathered(x.clone(), 1.0))
     changed = (found != x).flatten(1).any(1).sum()
     assert 12 <= changed <= 36  # one way at least takes 64 % of them: 1 - 0.8 * 0.85 * 0.75 * 0.7
-    assert torch.equal(module.weathered(x.clone(), replace(s, augment=0.5)), x)  # as short trainings have it
+    assert torch.equal(module.weathered(x.clone(), 0.0), x)
     torch.manual_seed(0)
-    few = module.weathered(x.clone(), replace(s, augment=0.7))
+    few = module.weathered(x.clone(), 0.4)
     assert 0 < (few != x).flatten(1).any(1).sum() < changed
 
 

@@ -278,7 +278,7 @@ def train(
             for places in torch.multinomial(chances, steps * s.batch, replacement=True).split(s.batch):
                 rows = [learnt[place] for place in places.tolist()]
                 x, _ = augmented(on_device([images[row] for row in rows], run.fabric.device), s)
-                x, y = mixed(weathered(x, s), truth[rows].to(run.fabric.device), s)
+                x, y = mixed(weathered(x, s.augment), truth[rows].to(run.fabric.device), s)
                 run.step(loss_of(run.net(x).float(), y, s))
             answers = probabilities(logits_of(run.ema, [images[row] for row in checked], s, run.fabric), s)
             if smoke:

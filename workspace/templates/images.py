@@ -151,13 +151,11 @@ def augmented(x: torch.Tensor, s, mask: torch.Tensor | None = None) -> tuple[tor
     return x + 0.1 * a * torch.rand(one, device=device) * torch.randn_like(x), mask
 
 
-def weathered(x: torch.Tensor, s) -> torch.Tensor:
+def weathered(x: torch.Tensor, strength: float) -> torch.Tensor:
     """Blur, fade, coarsen and darken a few images of a batch, in place: the rest of nnU-Net's augmentation.
 
-    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. From half of s.augment on, and at 1 with its chances: what a short
-    training sees, resampled to coarse voxels, is not to be blurred as well. Args: x: (B, C, *space).
+    Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. Args: x: (B, C, *space).  strength: 0 to 1, which is nnU-Net's.
     """
-    strength = max(0.0, 2 * s.augment - 1)
     ways = (
         (0.2, lambda image: GaussianSmooth(_between(0.5, 1))(image)),
         (0.15, lambda image: ScaleIntensityFixedMean(_between(-0.25, 0.25))(image)),
