@@ -3,8 +3,8 @@
 MONAI's DynUNet after Isensee et al. 2021, doi:10.1038/s41592-020-01008-z. An axis is halved while 8 voxels or more of
 the patch are left and its voxels are less than twice as long as the shortest: thick slices are left alone, by
 convolutions too, until the others have caught up. `slicewise` makes it a 2D network: nothing is seen along the axis
-with the fewest voxels. `residual` gives each level of the encoder a skip, as nnU-Net's ResEnc does (Isensee et al. 2024,
-arXiv:2404.09556).
+with the fewest voxels. `residual` gives each level of the encoder a skip, as nnU-Net's ResEnc does (Isensee et al.
+2024, arXiv:2404.09556).
 """
 
 import torch
