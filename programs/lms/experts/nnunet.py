@@ -104,8 +104,8 @@ def slices_and_batch(
 ) -> tuple[tuple[int, ...], int]:
     """As `patch_and_batch`, of a 2D network that is given LEAST_DEPTH slices at a time: of volumes with fewer."""
     across = shape.index(min(shape))
-    flat = [[each[axis] for axis in range(3) if axis != across] for each in (spacing, shape)]
-    patch, batch = patch_and_batch(*flat, cases * max(1, round(shape[across])), labels, gigabytes)
+    mm, voxels = ([each[axis] for axis in range(3) if axis != across] for each in (spacing, shape))
+    patch, batch = patch_and_batch(mm, voxels, cases * max(1, round(shape[across])), labels, gigabytes)
     return (*patch[:across], LEAST_DEPTH, *patch[across:]), max(LEAST_BATCH, round(batch / LEAST_DEPTH))
 
 
