@@ -190,6 +190,13 @@ def test_images_find_their_masks(tmp_path, image, mask_name, patterns):
     assert groups[pair.mask].values == (0, 1, 2)
 
 
+def test_numbered_cases_are_no_channels_of_one(tmp_path):
+    for number in range(10):
+        nifti(tmp_path / "images" / f"scan_{number:04d}.nii.gz", ct())
+        nifti(tmp_path / "masks" / f"scan_{number:04d}.nii.gz", (ct() > 0).astype(np.uint8))
+    assert {group.pattern for group in look(tmp_path).groups} == {"images/scan_####.nii.gz", "masks/scan_####.nii.gz"}
+
+
 def test_sequences_of_a_patient_are_groups_of_their_own(tmp_path):
     for number in range(4):
         for sequence in ("t1", "t2", "flair"):

@@ -270,6 +270,7 @@ def _by_name(files: list[tuple[str, str]], parts: tuple[Part, ...], source: str)
         suffix = name[len(name) - len(suffix_of(name)) :]
         stem = name.removesuffix(suffix)
         sets[is_mask_name(stem), sequence_of(stem)].append((folder, stem, suffix))
+    _join_numbered(sets)
     for (marks, sequence), found in sets.items():
         sorts = _by_stem(found) if marks else [found]
         for together in (part for sort in sorts for part in _parallel(sort)):
@@ -282,6 +283,16 @@ def _by_name(files: list[tuple[str, str]], parts: tuple[Part, ...], source: str)
             paths = [f"{folder}/{stem}{suffix}" if folder else stem + suffix for folder, stem, suffix in together]
             stacks = source != "dicom" and _stacks(together, parts)  # DICOM says itself what is a volume
             yield Family(parts, pattern, source, sorted(paths, key=natural), stacks)
+
+
+def _join_numbered(sets: dict[tuple[bool, str], list[Named]]) -> None:
+    """Put files of one name in one folder together: scan_0000 to scan_0009 are numbered cases, not channels of one."""
+    for marks in (False, True):
+        channels = [key for key in sets if key[0] == marks and key[1][1:].isdigit()]
+        names = {(folder, stem.removesuffix(key[1])) for key in channels for folder, stem, _ in sets[key]}
+        if len(channels) > 1 and len(names) == 1:
+            for key in channels:
+                sets[marks, ""] += sets.pop(key)
 
 
 def _by_stem(files: list[Named]) -> list[list[Named]]:
