@@ -616,7 +616,7 @@ def dicom_labelmap(root: Path) -> tuple[int, ...]:
 
 @tree("Segment the liver in CT, as a quick try", "liver", patients=5)
 def rtstruct(root: Path) -> tuple[int, ...]:
-    """Ten series of five patients, each with contours of the liver."""
+    """Ten series of five patients, each with contours of the liver, one of which spells it otherwise."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 
@@ -644,7 +644,8 @@ def rtstruct(root: Path) -> tuple[int, ...]:
         plan.ReferencedFrameOfReferenceSequence = [
             of(RTReferencedStudySequence=[of(RTReferencedSeriesSequence=[referred])])
         ]
-        plan.StructureSetROISequence = [of(ROINumber=1, ROIName="liver")]
+        name = "Liver" if number == 3 else "liver"  # as another hand wrote it
+        plan.StructureSetROISequence = [of(ROINumber=1, ROIName=name)]
         plan.ROIContourSequence = [of(ReferencedROINumber=1, ContourSequence=contours)]
         plan.file_meta = FileMetaDataset()
         plan.file_meta.MediaStorageSOPClassUID = RTStructureSetStorage

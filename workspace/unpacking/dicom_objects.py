@@ -50,12 +50,15 @@ def unpack(root: Path, plain: Plain) -> bool:
                 marked[uid].append((path, marking))
     if not marked:
         raise DataError("The segmentations and structures refer to series that are not here. Put their images beside.")
-    values = values_of({label for found in marked.values() for path, one in found for label in _labels(one)})
+    labels = {label for found in marked.values() for path, one in found for label in _labels(one)}
+    spelled = {label.casefold(): label for label in sorted(labels)}  # Liver and liver are one
+    values = values_of(set(spelled.values()))
     plain.labels(values)
+    of_name = {name: values[label] for name, label in spelled.items()}
     named = sorted({one.patient for one in series.values()} - {""})
     people = {name: f"patient-{number:04d}" for number, name in enumerate(named)}
     for number, uid in enumerate(sorted(marked), start=1):
-        _case(root, f"case-{number:04d}", series[uid], marked[uid], values, people.get(series[uid].patient, ""), plain)
+        _case(root, f"case-{number:04d}", series[uid], marked[uid], of_name, people.get(series[uid].patient, ""), plain)
     plain.how.append("DICOM segmentations and structure sets were laid on the grid of the series that they mark.")
     if unmarked := len(series) - len(marked):
         plain.how.append(f"{unmarked} series without a mark are left out.")
@@ -125,7 +128,7 @@ def _case(
     patient: str,
     plain: Plain,
 ) -> None:
-    """Link the images of a series, and write its mask."""
+    """Link the images of a series, and write its mask. Args: values: by label, folded."""
     files = max(dicom.series(list(series.uids)), key=len, default=[])
     if not files:
         raise DataError(f"The series of {next(iter(series.uids)).name} cannot be read. Remove or replace it.")
@@ -143,7 +146,7 @@ def _case(
                 else:
                     found = _regions(marking, affine, mask.shape)
                 for label, where in found:
-                    mark(mask, where, values[label], len(values))
+                    mark(mask, where, values[label.casefold()], len(values))
             except (AttributeError, KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
                 raise DataError(f"{path.name} cannot be laid on its series: {clean(error)}.") from None
     if len(files) == 1:
