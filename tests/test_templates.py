@@ -615,6 +615,16 @@ def test_an_image_smaller_than_a_patch_is_marked_on_its_own_grid(shape):
     assert torch.allclose(found, torch.cat([x, -x]).softmax(0), atol=1e-5)
 
 
+def test_logits_that_would_fill_a_gpu_are_put_together_in_main_memory(monkeypatch):
+    module = script("segment")
+    for name, held in (("mem_get_info", (8e9, 16e9)), ("memory_reserved", 2e9), ("memory_allocated", 1e9)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, held=held: held)
+    s = replace(module.SETTINGS, labels=tuple("abcdefghijklm"))
+    scans = [torch.empty(1, *shape, device="meta") for shape in ((64, 64, 64), (512, 512, 600))]
+    assert [module.where_it_fits(x, s, torch.device("cuda:0")).type for x in scans] == ["cuda", "cpu"]
+    assert module.where_it_fits(scans[1], s, torch.device("cpu")).type == "cpu"
+
+
 def test_only_allowed_axes_are_mirrored():
     import torch
 
