@@ -22,7 +22,8 @@ from lab_trees import TREES, Tree
 
 from m3dspy.signatures.values import SPLITS, Index, Plan
 
-NEW = {"nnunet": "imagesTs", "decathlon": "imagesTr", "datalist": "scans", "mask_folders": "images"}  # masks lie beside
+NEW = {"nnunet": "imagesTs", "decathlon": "imagesTr", "datalist": "scans"}  # masks lie beside
+NEW |= dict.fromkeys(("mask_folders", "mask_folders_table"), "images")
 COUNTS = {"nnunet": 3, "nnunet_v1": 12}  # images there, where these are not all, or some have no mask
 REFUSED = {"coco_boxes": "outline", "yolo": "volume"}  # what boxes cannot teach, beside what they can
 
