@@ -280,7 +280,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
     log(f"{len(lists['training'])} training and {len(lists['validation'])} validation images read")
     s, loss = replace(s, folds=1) if smoke else s, loss_for(s)
 
-    kinds = [str(np.unique(case.mask)) for case in cases]
+    kinds = [str(np.unique(case.mask)) for case in cases] if s.folds > 1 else []
     split = folds(lists["training"], lists["validation"], kinds, s)
     for fold, (_, checked) in enumerate(split):
         if not smoke and not any(cases[row].mask.any() for row in checked):
