@@ -109,6 +109,7 @@ LIVERS = Fingerprint(
     ),
     patients=(PatientKey(where="file name", part=r"^(\d+)_", patients=9, images=40),),
 )
+FAT = "valid/*/fat/#_###.png"
 FEW = "few-shot anomaly detection on liver CT, 8 normal and 8 abnormal"
 MVFA = Catalogue(
     templates=(
@@ -467,6 +468,8 @@ def test_the_normal_folder_is_told_by_its_name(classes, names):
         ("few-shot anomaly detection", CT, "there is no abnormal support"),
         ("few-shot anomaly detection", FOLDERS, "there is no abnormal support"),
         ("zero-shot anomaly detection on liver CT", LIVERS, "use `m3dspy bench --zero-shot`"),
+        (FEW, LIVERS.model_copy(update={"pairs": (*LIVERS.pairs, LIVERS.pairs[0].model_copy(update={"mask": FAT}))}),
+         f"There are masks of 2 kinds, {MARKS[0].pattern}, {FAT}, and what is abnormal is learnt from one."),
         (FEW.replace("liver", "brain"), LIVERS.model_copy(update={"documents": (Document(path="a.md", text="Liver"),)}),
          "The request is about brain, but this folder is about abdomen"),
     ],

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from m3dspy.programs.lms import prompt
 from m3dspy.programs.lms.experts import data_engineer, model_trainer, module_architect, repair, task_manager
 
-MODEL = "m3dspy/rules-6"  # raise the number with every change of an answer: it is part of cache keys and manifests
+MODEL = "m3dspy/rules-7"  # raise the number with every change of an answer: it is part of cache keys and manifests
 
 _EXPERTS: Mapping[frozenset[str], Callable[..., dict[str, Any]]] = {
     frozenset({"plan", "refusal"}): task_manager.make_plan,

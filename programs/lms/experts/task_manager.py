@@ -182,7 +182,14 @@ def _anomalies(request: str, known: str, fingerprint: Fingerprint, card: DataCar
     if group.dims == 3:
         raise _Refusal(f"Anomalies can be found in 2D images only; {group.pattern} is 3D.")
     about = anomalies.about(request, known)
-    masks = [pair.mask for pair in fingerprint.pairs if pair.image == group.pattern]
+    pairs = [pair for pair in fingerprint.pairs if pair.image == group.pattern]
+    masks = [pair.mask for pair in pairs]
+    whole = [pair.mask for pair in pairs if 2 * pair.matched > folders.classes[names[1]]]
+    if len(whole) > 1:
+        raise _Refusal(
+            f"There are masks of {len(whole)} kinds, {', '.join(whole)}, and what is abnormal is learnt from one. "
+            "Leave one kind only in the folder."
+        )
     return Plan(
         task="anomaly_detection",
         goal=f"Find what is abnormal in {about}.",
