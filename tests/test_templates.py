@@ -378,9 +378,9 @@ def test_weathered_images_are_a_few_of_the_batch_and_follow_the_seed():
     assert torch.equal(found, module.weathered(x.clone(), 1.0))
     changed = (found != x).flatten(1).any(1).sum()
     assert 12 <= changed <= 36  # one way at least takes 64 % of them: 1 - 0.8 * 0.85 * 0.75 * 0.7
-    assert torch.equal(module.weathered(x.clone(), 0.0), x)
+    assert torch.equal(module.weathered(x.clone(), 0.5), x)
     torch.manual_seed(0)
-    few = module.weathered(x.clone(), 0.4)
+    few = module.weathered(x.clone(), 0.7)
     assert 0 < (few != x).flatten(1).any(1).sum() < changed
 
 

@@ -68,7 +68,7 @@ class Settings:
     intensity: str = "zscore"  # or "percentile", or "window": a fixed range
     window: tuple[float, float] | None = None
     flips: tuple[int, ...] = ()  # axes that may be mirrored
-    augment: float = 0.5  # strength, 0 to 1
+    augment: float = 0.5  # strength, 0 to 1; blur and fading from 0.5 on
     loss: str = "ce"
     smoothing: float = 0.05  # of the labels, in the cross entropy
     mixup: float = 0.0  # images are blended two by two, the more evenly the larger it is; 0: not at all

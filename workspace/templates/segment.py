@@ -71,7 +71,7 @@ class Settings:
     intensity: str = "window"  # a fixed range; or "percentile", or "zscore": of the image
     window: tuple[float, float] | None = (-200.0, 200.0)
     flips: tuple[int, ...] = ()  # axes that may be mirrored; never left-right for sided labels
-    augment: float = 0.5  # strength, 0 to 1; blur and fading from 0.5 on: they cost short trainings on coarse voxels
+    augment: float = 0.5  # strength, 0 to 1; blur and fading from 0.5 on
     loss: str = "dice_ce"
     lr: float = 5e-3
     weight_decay: float = 1e-2
@@ -300,7 +300,7 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
                 drawn = (patch_of(cases[learnt[place]], s) for place in places.tolist())
                 images, masks = map(list, zip(*drawn, strict=True))
                 x, y = augmented(on_device(images, run.fabric.device), s, on_device(masks, run.fabric.device))
-                run.step(loss(run.net(weathered(x, max(0.0, 2 * s.augment - 1))), y))
+                run.step(loss(run.net(weathered(x, s.augment)), y))
             run.ema.eval()
             scores = np.array([score_of(cases[row], run, s) for row in checked])
             if smoke:
