@@ -133,10 +133,11 @@ def stage(tmp_path, monkeypatch):
 
         def run(attack, limits=LIMITS):
             shutil.copy(attack, code / "attack.py")
+            seconds = 5.0 if ENDS.get(attack.stem) == {"time"} else SECONDS  # those go on for as long as they may
             before = [list(state_of(folder)) for folder in guarded]
             start, lines, failure = time.monotonic(), [], None
             words = ["{data}", "{out}", str(outside), str(port), str(decoy.pid), str(os.getpid())]
-            settings = {"log": tmp_path / "log", "seconds": SECONDS, "trusted": True, "unsafe": False}
+            settings = {"log": tmp_path / "log", "seconds": seconds, "trusted": True, "unsafe": False}
             try:
                 lines += execute.stream(
                     code, "train.py", words, out=out, mounts={"data": tmp_path / "data"}, limits=limits, **settings
@@ -147,7 +148,9 @@ def stage(tmp_path, monkeypatch):
             log = (tmp_path / "log").read_text(errors="replace")
             told = [line.removeprefix("ATTACK ") for line in log.splitlines() if line.startswith("ATTACK {")]
             claims = [json.loads(line) for line in told]
-            return SimpleNamespace(failure=failure, took=took, claims=claims, lines=lines, out=out, before=before)
+            return SimpleNamespace(
+                failure=failure, took=took, seconds=seconds, claims=claims, lines=lines, out=out, before=before
+            )
 
         def breaches(run):
             """What is not as it should be. Of a fork bomb, the ending `processes` is as safe as a fork that fails."""
@@ -166,7 +169,7 @@ def stage(tmp_path, monkeypatch):
                 found.append("the decoy is dead")
             if left := alive(str(outside)):
                 found.append(f"still alive: {left}")
-            if run.took > SECONDS + 4:
+            if run.took > run.seconds + 4:
                 found.append(f"it took {run.took:.1f} s")
             if (tmp_path / "log").stat().st_size > 10 * MIB:
                 found.append("the log is too long")
