@@ -384,6 +384,22 @@ def test_weathered_images_are_a_few_of_the_batch_and_follow_the_seed():
     assert 0 < (few != x).flatten(1).any(1).sum() < changed
 
 
+@pytest.mark.parametrize("name", ["classify", "segment"])
+def test_a_fold_takes_as_many_steps_as_one_model_alone(name, tmp_path, monkeypatch):
+    module, taken = script(name), []
+
+    class Counted(module.Training):
+        def step(self, loss):
+            taken.append(loss)
+            super().step(loss)
+
+    monkeypatch.setattr(module, "Training", Counted)
+    train(module, tmp_path / "data", tmp_path / "alone", epochs=1)
+    alone = len(taken)
+    train(module, tmp_path / "data", tmp_path / "folds", epochs=1, folds=2)
+    assert len(taken) == 3 * alone > 3
+
+
 def test_folds_check_every_patient_once_and_never_on_what_was_learnt():
     folds = script("harness").folds
     items = [{"id": str(i), "patient": f"p{i // 2}"} for i in range(24)]  # two images a patient

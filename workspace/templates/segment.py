@@ -286,16 +286,16 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
         if not smoke and not any(cases[row].mask.any() for row in checked):
             raise unscored("no mask holds any of the labels", fold, s)
 
-    # ---- model
+    # ---- model: a fold takes as many steps as one model alone
     runs = []
     for fold, (learnt, checked) in enumerate(split):
-        steps = 1 if smoke else math.ceil(len(learnt) * s.crops / s.batch)
+        steps = 1 if smoke else math.ceil(len(lists["training"]) * s.crops / s.batch)
         folder = out / f"fold-{fold}" if s.folds > 1 else out
         run = Training(s, steps, folder, resume, poly, first=fold * s.epochs)
 
         # ---- epochs: every image gives `crops` patches
         for epoch in run.epochs():
-            order = torch.randperm(len(learnt)).repeat(s.crops + s.batch)[: steps * s.batch]
+            order = torch.randperm(len(learnt)).repeat(math.ceil(steps * s.batch / len(learnt)))[: steps * s.batch]
             for places in order.split(s.batch):
                 drawn = (patch_of(cases[learnt[place]], s) for place in places.tolist())
                 images, masks = map(list, zip(*drawn, strict=True))
