@@ -1,6 +1,5 @@
 # make demo: train, tune, grade and report on made-up data.   make test: the slow tests too.   make soak: those of minutes each.
 # make lint.   make docs: the pages, in site/.   make clean.
-# Tests: one more at a time than there are cores, as many of them wait.
 # The first of them sets up .venv with the first Python 3.11 or newer that can; another one: make test PYTHON=/path/to/python3
 SHELL := /bin/bash
 PYTHON ?= $(shell for python in python3 python3.{13,12,11}; do \
@@ -13,7 +12,7 @@ demo: .venv/installed
 	.venv/bin/m3dspy demo
 
 test: .venv/installed
-	.venv/bin/pytest -q -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder -m 'not gpu and not soak'
+	.venv/bin/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not gpu and not soak'
 
 soak: .venv/installed
 	.venv/bin/pytest -q -m soak
