@@ -52,10 +52,11 @@ def train(module, folder: Path, out: Path, smoke: bool = False, resume: bool = F
 
 # ------------------------------------------------------------------------------------------------ the contract
 def test_a_script_starts_without_what_monai_takes_along_and_may_import_it_later():
-    seen = "print(sorted({'mlflow', 'monai', 'pandas', 'torchvision'} & set(sys.modules)))"
-    code = f"import sys, lean; {seen}; import torchvision; {seen}"
+    names = {"mlflow", "monai", "pandas", "tensorboard", "torchvision", "transformers"}
+    seen = f"print(sorted({names} & set(sys.modules)))"
+    code = f"import sys, lean; {seen}; import torchvision, transformers; {seen}"
     said = subprocess.run([sys.executable, "-c", code], cwd=TEMPLATES, check=True, capture_output=True, text=True)
-    assert said.stdout.splitlines() == ["['monai']", "['monai', 'torchvision']"]
+    assert said.stdout.splitlines() == ["['monai']", "['monai', 'torchvision', 'transformers']"]
 
 
 @pytest.mark.parametrize("name", ["classify", "segment", "report"])

@@ -265,11 +265,11 @@ def train(
             raise unscored("all cases have the same label, so their AUROC does not exist", fold, s)
 
     # ---- model: a fold takes as many steps as one model alone
+    steps = 1 if smoke else math.ceil(len(lists["training"]) / s.batch)
     runs, logits = [], torch.zeros(1 + len(s.flips), len(items), len(s.labels))
     for fold, (learnt, checked) in enumerate(split):
         counts = Counter(kinds[row] for row in learnt)
         chances = torch.tensor([1.0 if s.multilabel else 1 / counts[kinds[row]] for row in learnt])
-        steps = 1 if smoke else math.ceil(len(lists["training"]) / s.batch)
         folder = out / f"fold-{fold}" if s.folds > 1 else out
         run = Training(s, steps, folder, resume, cosine, first=fold * s.epochs, weights=weights)
 

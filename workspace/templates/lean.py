@@ -1,4 +1,4 @@
-"""Import MONAI without what it takes along where that is installed: it halves a script's start."""
+"""Import MONAI without what it takes along where that is installed: it halves that import."""
 
 import sys
 

@@ -287,9 +287,8 @@ def train(index: dict, root: Path, out: Path, s: Settings, smoke: bool, resume: 
             raise unscored("no mask holds any of the labels", fold, s)
 
     # ---- model: a fold takes as many steps as one model alone
-    runs = []
+    runs, steps = [], 1 if smoke else math.ceil(len(lists["training"]) * s.crops / s.batch)
     for fold, (learnt, checked) in enumerate(split):
-        steps = 1 if smoke else math.ceil(len(lists["training"]) * s.crops / s.batch)
         folder = out / f"fold-{fold}" if s.folds > 1 else out
         run = Training(s, steps, folder, resume, poly, first=fold * s.epochs)
 
