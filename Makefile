@@ -32,5 +32,6 @@ clean:
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "m3dspy needs Python 3.11 or newer with venv; none was found. On Debian: apt install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv .venv
-	.venv/bin/python -m pip install --quiet -e '.[dev]'
+	.venv/bin/python -m pip install --quiet --no-compile -e '.[dev]'
+	.venv/bin/python -m compileall -qq -j 0 .venv/lib || true   # as pip does, by all cores; some files are no Python 3
 	touch $@

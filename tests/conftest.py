@@ -19,6 +19,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (item.path.stem != "test_walkthroughs", item.path not in long))
 
 
+@pytest.fixture(scope="session")
+def practice(tmp_path_factory):
+    """One practice folder for all tests: exercises that one of them made, and scripts that it ran, serve the others."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "practice"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture
 def m3dspy(monkeypatch, capsys, tmp_path):
     """Run a command in an empty folder; its exit status, stdout and stderr."""

@@ -29,11 +29,6 @@ REFUSED = ("forge-dicom-pictures-000000", "forge-frame-folders-000000")  # to be
 BIG, MEDIUM, MINI, NANO = (f"openai/{name}" for name in ("gpt-4o", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1-nano"))
 
 
-@pytest.fixture(scope="module")
-def practice(tmp_path_factory):
-    return tmp_path_factory.mktemp("practice")
-
-
 @pytest.fixture
 def only_refused(monkeypatch):
     """Comparisons on exercises that cost no more than a call or two."""

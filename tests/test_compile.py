@@ -19,12 +19,6 @@ TINY = ("--exercises", "4", "--rollouts", "8")
 PLAIN = 4  # exercises
 
 
-@pytest.fixture(scope="module")
-def practice(tmp_path_factory):
-    """One practice folder for all tests: scripts that one of them ran need not run again."""
-    return tmp_path_factory.mktemp("practice")
-
-
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch):
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):

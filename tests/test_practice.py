@@ -25,8 +25,8 @@ raise ValueError("no such thing")
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    return Workshop(tmp_path_factory.mktemp("practice"))
+def workshop(practice):
+    return Workshop(practice)
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ ROLE, ROLLOUTS = "data_engineer", 60
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    return Workshop(tmp_path_factory.mktemp("practice"))
+def workshop(practice):
+    return Workshop(practice)
 
 
 @pytest.fixture(scope="module")
