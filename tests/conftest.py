@@ -28,6 +28,12 @@ def practice(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def exercises(practice):
+    """Where `m3bench.exercise.make` puts them, the phantoms at their smallest size among them."""
+    return practice / "exercises"
+
+
 @pytest.fixture
 def m3dspy(monkeypatch, capsys, tmp_path):
     """Run a command in an empty folder; its exit status, stdout and stderr."""

@@ -32,11 +32,6 @@ ANOMALIES = [f"forge-normal-abnormal-{seed:06d}" for seed in range(18)]
 SCRIPTS = {name: (emit.TEMPLATES / f"{name}.py").read_text() for name in ("classify", "detect", "segment", "report")}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("exercises")
-
-
 def tree_hash(folder):
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -50,7 +45,7 @@ def rows(index, split):
 
 
 # ------------------------------------------------------------------------------------------------ what is made
-def test_a_folder_and_its_answers_are_the_same_in_every_process(home, tmp_path):
+def test_a_folder_and_its_answers_are_the_same_in_every_process(exercises, tmp_path):
     names = [f"forge-{layout}-000001" for layout, _ in LAYOUTS]
     code = (
         "import sys; from pathlib import Path; from m3dspy.m3bench import exercise\n"
@@ -59,8 +54,8 @@ def test_a_folder_and_its_answers_are_the_same_in_every_process(home, tmp_path):
     environment = os.environ | {"PYTHONHASHSEED": "4711"}
     subprocess.run([sys.executable, "-c", code, tmp_path, *names], env=environment, check=True, capture_output=True)
     for name in names:
-        exercise.make(name, home)
-        assert tree_hash(tmp_path / name) == tree_hash(home / name), name
+        exercise.make(name, exercises)
+        assert tree_hash(tmp_path / name) == tree_hash(exercises / name), name
 
 
 def test_an_exercise_is_made_once_however_many_threads_ask(tmp_path):
@@ -73,12 +68,12 @@ def test_an_exercise_is_made_once_however_many_threads_ask(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_answers_of_an_exercise_hold(name, home):
-    made = exercise.make(name, home)
+def test_the_answers_of_an_exercise_hold(name, exercises):
+    made = exercise.make(name, exercises)
     if made.refused:
         assert (made.plan, made.index, made.capped) == (None, None, None)
         return
-    data = exercise.root(name, home)
+    data = exercise.root(name, exercises)
     assert check_plan(made.plan, made.fingerprint, list(made.cards)) == []
     assert check_index(made.index, data) == []
     assert check_index(made.capped, data, made.plan.caps) == []
@@ -86,18 +81,18 @@ def test_the_answers_of_an_exercise_hold(name, home):
     assert (made.plan.card is not None) == bool(made.card)
     group = next(group for group in made.fingerprint.groups if group.pattern == made.plan.images)
     assert min(group.shape.least) >= 8
-    assert str(home) not in made.model_dump_json()
+    assert str(exercises) not in made.model_dump_json()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_helpers_obeying_the_plan_give_the_index(name, home, tmp_path, monkeypatch):
+def test_the_helpers_obeying_the_plan_give_the_index(name, exercises, tmp_path, monkeypatch):
     """The plan names patients, labels and split in the words of the helpers, and the index is what they then find."""
-    made = exercise.make(name, home)
+    made = exercise.make(name, exercises)
     if made.refused:
         return
     script = tmp_path / "prepare.py"
     script.write_text(data_engineer.write_prepare(made.plan, made.fingerprint)["prepare"])
-    monkeypatch.setattr(sys, "argv", ["", "--data", str(exercise.root(name, home)), "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["", "--data", str(exercise.root(name, exercises)), "--out", str(tmp_path)])
     runpy.run_path(str(script))
     found = Index.model_validate_json((tmp_path / "index.json").read_text())
     for split in SPLITS:
@@ -105,8 +100,8 @@ def test_the_helpers_obeying_the_plan_give_the_index(name, home, tmp_path, monke
     assert bool(re.search("split_column=|test='", script.read_text())) == made.official_split
 
 
-def test_layouts_differ_in_all_that_real_datasets_differ_in(home):
-    made = [exercise.make(f"forge-{layout}-{seed:06d}", home) for layout, _ in LAYOUTS for seed in range(6)]
+def test_layouts_differ_in_all_that_real_datasets_differ_in(exercises):
+    made = [exercise.make(f"forge-{layout}-{seed:06d}", exercises) for layout, _ in LAYOUTS for seed in range(6)]
     plans = [one.plan for one in made if one.plan]
     groups = [group for one in made for group in one.fingerprint.groups]
     assert len(LAYOUTS) >= 12
@@ -151,15 +146,15 @@ def test_anomalies_are_asked_for_in_vain_on_another_subject_zero_shot_or_in_anot
 
 
 @pytest.mark.parametrize("name", ANOMALIES)
-def test_the_rules_find_the_expert_s_plan_of_an_anomaly_detection(name, home):
-    made = exercise.make(name, home)
+def test_the_rules_find_the_expert_s_plan_of_an_anomaly_detection(name, exercises):
+    made = exercise.make(name, exercises)
     answer = task_manager.make_plan(made.request, made.fingerprint, list(made.cards), "")
     assert answer["plan"] == made.plan
     assert bool(answer["refusal"]) == made.refused
 
 
-def test_anomaly_detections_differ_and_each_of_their_lists_holds_enough_of_both_kinds(home):
-    made = [exercise.make(name, home) for name in ANOMALIES]
+def test_anomaly_detections_differ_and_each_of_their_lists_holds_enough_of_both_kinds(exercises):
+    made = [exercise.make(name, exercises) for name in ANOMALIES]
     made = [one for one in made if one.plan]
     assert {one.plan.shots for one in made} == {2, 4}
     assert {(bool(one.plan.masks), one.official_split) for one in made} == {(m, t) for m in (0, 1) for t in (0, 1)}
@@ -174,26 +169,26 @@ def test_anomaly_detections_differ_and_each_of_their_lists_holds_enough_of_both_
         assert set(marked) == ({"abnormal"} if one.plan.masks else set())
 
 
-def test_one_request_in_six_is_in_vain(home):
-    made = [exercise.make(name, home) for name in partition.names("train", 79)[:-1]]
+def test_one_request_in_six_is_in_vain(exercises):
+    made = [exercise.make(name, exercises) for name in partition.names("train", 79)[:-1]]
     assert [one.refused for one in made].count(True) == 13  # of 78 forged: every layout once in six rounds
     assert all(one.fingerprint.groups and one.request for one in made)
 
 
-def test_datasets_become_exercises_as_well(home):
-    made = exercise.make("COVID19", home)
+def test_datasets_become_exercises_as_well(exercises):
+    made = exercise.make("COVID19", exercises)
     assert (made.part, made.plan.source.path) == ("train", "segmentation_masks/*_#.nii.gz")
     assert (made.plan.label_values, made.plan.sided, made.plan.card) == (("1", "2", "3"), True, "COVID19")
     assert check_plan(made.plan, made.fingerprint, list(made.cards)) == []
-    assert check_index(made.capped, exercise.root("COVID19", home)) == []
+    assert check_index(made.capped, exercise.root("COVID19", exercises)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", tasks(), ids=lambda task: task.name)
-def test_every_dataset_has_the_expert_s_plan(task, home):
-    made = exercise.make(task.name, home)
+def test_every_dataset_has_the_expert_s_plan(task, exercises):
+    made = exercise.make(task.name, exercises)
     assert check_plan(made.plan, made.fingerprint, list(made.cards)) == []
-    assert check_index(made.capped, exercise.root(task.name, home), made.plan.caps) == []
+    assert check_index(made.capped, exercise.root(task.name, exercises), made.plan.caps) == []
     assert made.plan.labels == task.labels
 
 
@@ -245,18 +240,18 @@ def test_another_seed_gives_other_exercises_and_too_many_are_refused():
 
 
 # ------------------------------------------------------------------------------------------------ as a dataset
-def test_exercises_go_to_parquet_and_back(home, tmp_path):
+def test_exercises_go_to_parquet_and_back(exercises, tmp_path):
     import datasets
 
     from m3dspy.m3bench.tasks import as_dataset
 
-    made = as_dataset("train", 8, home)
+    made = as_dataset("train", 8, exercises)
     made.to_parquet(tmp_path / "train.parquet")
     back = datasets.Dataset.from_parquet(str(tmp_path / "train.parquet"), cache_dir=str(tmp_path / "cache"))
     assert back.to_list() == made.to_list()
     assert back["name"][:] == partition.names("train", 8)
     for row in back:
-        known = exercise.make(row["name"], home)
+        known = exercise.make(row["name"], exercises)
         assert (row["request"], row["layout"], row["seed"]) == (known.request, known.layout, known.seed)
         assert row["refused"] == (row["plan"] is None) == (row["task"] is None)
         if row["plan"]:
@@ -264,10 +259,10 @@ def test_exercises_go_to_parquet_and_back(home, tmp_path):
             assert json.loads(row["plan"])["dims"] == row["dims"] == known.plan.dims
 
 
-def test_without_a_part_all_three_are_given(home):
+def test_without_a_part_all_three_are_given(exercises):
     from m3dspy.m3bench.tasks import as_dataset
 
-    assert as_dataset(count=2, home=home)["part"][:] == ["train"] * 2 + ["validation"] * 2 + ["held-out"] * 2
+    assert as_dataset(count=2, home=exercises)["part"][:] == ["train"] * 2 + ["validation"] * 2 + ["held-out"] * 2
 
 
 # ------------------------------------------------------------------------------------------------ damaged scripts

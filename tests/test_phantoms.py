@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from m3dspy.errors import DataError, UsageError
+from m3dspy.m3bench import exercise
 from m3dspy.m3bench.task import find, make, oracle, tasks, truth, truth_file
 from m3dspy.workspace import sources
 from m3dspy.workspace.cards import cards
@@ -27,18 +28,17 @@ def tree_hash(folder):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Every phantom at its smallest size, by name."""
-    root = tmp_path_factory.mktemp("phantoms")
+def made(exercises):
+    """Every phantom at its smallest size, by name, made by one worker."""
     for name in NAMES:
-        make(name, root / name, size=find(name).smallest)
-    return {name: root / name for name in NAMES}
+        exercise.make(name, exercises)
+    return {name: exercise.root(name, exercises) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_phantom_is_the_same_whatever_the_number_of_workers_and_differs_by_seed(name, made, tmp_path):
     smallest = find(name).smallest
-    make(name, tmp_path / "again", size=smallest, workers=1)
+    make(name, tmp_path / "again", size=smallest, workers=2)
     make(name, tmp_path / "other", size=smallest, seed=1)
     assert tree_hash(tmp_path / "again") == tree_hash(made[name])
     assert tree_hash(tmp_path / "other") != tree_hash(made[name])

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from m3dspy.m3bench.task import find, make, tasks
+from m3dspy.m3bench import exercise
+from m3dspy.m3bench.task import find, tasks
 from m3dspy.programs.lms.experts.task_manager import make_plan
 from m3dspy.programs.task_manager import check_plan
 from m3dspy.workspace.cards import cards
-from m3dspy.workspace.look import look
 
 NAMES = [task.name for task in tasks()]
 OTHERS = (  # phrasings that no dataset's file holds
@@ -59,17 +59,9 @@ CANNOT = (
 
 
 @pytest.fixture(scope="module")
-def looked(tmp_path_factory):
-    """The fingerprint of every phantom at its smallest size, made when first asked for."""
-    root, seen = tmp_path_factory.mktemp("phantoms"), {}
-
-    def look_at(name):
-        if name not in seen:
-            make(name, root / name, size=find(name).smallest)
-            seen[name] = look(root / name)
-        return seen[name]
-
-    return look_at
+def looked(exercises):
+    """The fingerprint of a phantom at its smallest size, made when first asked for."""
+    return lambda name: exercise.make(name, exercises).fingerprint
 
 
 def planned(request, fingerprint):

@@ -7,8 +7,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from m3dspy.m3bench import exercise
 from m3dspy.m3bench.annotator import agreement, traced
-from m3dspy.m3bench.task import find, make, oracle
+from m3dspy.m3bench.task import find, oracle
 from m3dspy.m3bench.tasks import oasis, verse
 from m3dspy.programs.lms.experts.task_manager import make_plan
 from m3dspy.signatures.values import SPLITS
@@ -18,11 +19,11 @@ from m3dspy.workspace.look import look
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    root = tmp_path_factory.mktemp("phantoms")
+def made(exercises):
+    """Both phantoms at their smallest size, by name."""
     for name in ("VerSe", "OASIS"):
-        make(name, root / name, size=find(name).smallest)
-    return root
+        exercise.make(name, exercises)
+    return {name: exercise.root(name, exercises) for name in ("VerSe", "OASIS")}
 
 
 def read(path):
@@ -43,7 +44,7 @@ def splits_of(index):
 
 # ------------------------------------------------------------------------------------------------ VerSe
 def test_most_vertebrae_are_absent_from_most_masks_and_the_values_leave_a_gap(made):
-    held = [set(np.unique(read(path)).tolist()) - {0} for path in (made / "VerSe").glob("derivatives/*/*msk.nii.gz")]
+    held = [set(np.unique(read(path)).tolist()) - {0} for path in (made["VerSe"]).glob("derivatives/*/*msk.nii.gz")]
     assert set.union(*held) == {*range(1, 26), 28}
     assert np.median([len(values) for values in held]) < 14
     assert all(28 not in values or 25 not in values for values in held)
@@ -52,7 +53,7 @@ def test_most_vertebrae_are_absent_from_most_masks_and_the_values_leave_a_gap(ma
 
 def test_vertebrae_follow_each_other_from_head_to_foot(made):
     order = [*verse.VALUES[:19], 28, *verse.VALUES[19:25]]
-    for path in (made / "VerSe").glob("derivatives/*/*msk.nii.gz"):
+    for path in (made["VerSe"]).glob("derivatives/*/*msk.nii.gz"):
         mask = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
         heights = [np.argwhere(mask == value)[:, 2].mean() for value in order if (mask == value).sum() > 20]
         assert heights == sorted(heights, reverse=True)
@@ -60,7 +61,7 @@ def test_vertebrae_follow_each_other_from_head_to_foot(made):
 
 def test_scans_run_along_other_axes_and_centroids_stand_in_the_file_s_own_grid(made):
     codes = set()
-    for path in (made / "VerSe").glob("derivatives/*/*msk.nii.gz"):
+    for path in (made["VerSe"]).glob("derivatives/*/*msk.nii.gz"):
         image = nibabel.load(path)
         codes.add("".join(nibabel.aff2axcodes(image.affine)))
         beside = path.with_name(path.name.replace("vert_msk.nii.gz", "subreg_ctd.json"))
@@ -75,20 +76,20 @@ def test_scans_run_along_other_axes_and_centroids_stand_in_the_file_s_own_grid(m
 
 @pytest.mark.parametrize("name", ["VerSe", "OASIS"])
 def test_a_patient_who_came_twice_stands_in_one_split(name, made):
-    splits = splits_of(find(name).gold(made / name, 0))
+    splits = splits_of(find(name).gold(made[name], 0))
     assert max(map(len, splits.values())) == 2
     assert all(len(set(names)) == 1 for names in splits.values())
 
 
 def test_the_parts_of_the_challenge_are_kept_and_odd_files_change_nothing(made, tmp_path):
-    folders = sorted((made / "VerSe" / "rawdata").iterdir())
+    folders = sorted((made["VerSe"] / "rawdata").iterdir())
     for number, folder in enumerate(folders):
         part = ("dataset-01training", "dataset-02validation", "dataset-03test")[min(2, number // 10)]
         for kind in ("rawdata", "derivatives"):
-            shutil.copytree(made / "VerSe" / kind / folder.name, tmp_path / part / kind / folder.name)
+            shutil.copytree(made["VerSe"] / kind / folder.name, tmp_path / part / kind / folder.name)
     extra = tmp_path / "dataset-01training" / "rawdata" / "sub-gl003"
     for kind, ending in (("rawdata", "ct"), ("derivatives", "seg-vert_msk")):  # a scan of the second hospital
-        known = next((made / "VerSe" / kind / folders[0].name).glob(f"*_{ending}.nii.gz"))
+        known = next((made["VerSe"] / kind / folders[0].name).glob(f"*_{ending}.nii.gz"))
         copy = extra.parent.parent / kind / "sub-gl003" / f"sub-gl003_dir-ax_{ending}.nii.gz"
         copy.parent.mkdir()
         shutil.copy(known, copy)
@@ -104,10 +105,10 @@ def test_the_folders_of_m3builder_s_card_are_read_too(made, tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
     (tmp_path / "labels.json").write_text(json.dumps({str(value): name for value, name in verse.NAMES.items()}))
-    for item in every(find("VerSe").gold(made / "VerSe", 0)):
+    for item in every(find("VerSe").gold(made["VerSe"], 0)):
         name = item.image.rpartition("/")[2].replace("_ct", "")
-        shutil.copy(made / "VerSe" / item.image, tmp_path / "images" / name)
-        shutil.copy(made / "VerSe" / item.label, tmp_path / "masks" / name)
+        shutil.copy(made["VerSe"] / item.image, tmp_path / "images" / name)
+        shutil.copy(made["VerSe"] / item.label, tmp_path / "masks" / name)
     index = find("VerSe").gold(tmp_path, 0)
     assert len(every(index)) == find("VerSe").smallest
     assert all(len(set(names)) == 1 for names in splits_of(index).values())
@@ -117,17 +118,17 @@ def test_the_folders_of_m3builder_s_card_are_read_too(made, tmp_path):
 
 # ------------------------------------------------------------------------------------------------ OASIS
 def test_the_cleaned_image_as_scanned_is_learned_from_and_no_other_of_its_folder(made):
-    items = every(find("OASIS").gold(made / "OASIS", 0))
+    items = every(find("OASIS").gold(made["OASIS"], 0))
     assert {item.image.rpartition("/")[2] for item in items} == {"norm.nii.gz"}
     assert {str(item.label).rpartition("/")[2] for item in items} == {"seg35.nii.gz"}
-    for path in (made / "OASIS").glob("*/norm.nii.gz"):
+    for path in (made["OASIS"]).glob("*/norm.nii.gz"):
         image = read(path)
         assert image.min() == 0
         assert 0.5 < image.max() <= 1
 
 
 def test_left_structures_lie_on_the_left_and_mirror_the_right_ones(made):
-    for path in (made / "OASIS").glob("*/aligned_seg35.nii.gz"):
+    for path in (made["OASIS"]).glob("*/aligned_seg35.nii.gz"):
         mask = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
         for name in ("Cerebral-Cortex", "Putamen", "Hippocampus"):
             left, right = (
@@ -138,7 +139,7 @@ def test_left_structures_lie_on_the_left_and_mirror_the_right_ones(made):
 
 
 def test_every_structure_is_in_every_training_mask_but_for_the_smallest(made):
-    for path in (made / "OASIS").glob("*/seg35.nii.gz"):
+    for path in (made["OASIS"]).glob("*/seg35.nii.gz"):
         missing = set(range(1, 36)) - set(np.unique(read(path)).tolist())
         assert {oasis.LABELS[value - 1].partition("-")[2] for value in missing} <= {"Vessel", "Choroid-Plexus"}
 
@@ -146,14 +147,14 @@ def test_every_structure_is_in_every_training_mask_but_for_the_smallest(made):
 # ------------------------------------------------------------------------------------------------ plans
 @pytest.mark.parametrize("name", ["VerSe", "OASIS"])
 def test_each_request_is_planned_as_an_expert_would_and_each_impossible_one_refused(name, made):
-    task, fingerprint = find(name), look(made / name)
+    task, fingerprint = find(name), look(made[name])
     assert len(task.requests) == 5
     for request in task.requests:
         plan = make_plan(request, fingerprint, cards(), "")["plan"]
         assert (plan.card, plan.labels, plan.label_values) == (name, task.labels, task.facts.values)
         assert (plan.modality, plan.sided, plan.dims) == (task.facts.modality, task.facts.sided, 3)
-        items = ix.from_pairs(made / name, images=plan.images, masks=plan.source.path)
-        assert {item["image"] for item in items} == {item.image for item in every(task.gold(made / name, 0))}
+        items = ix.from_pairs(made[name], images=plan.images, masks=plan.source.path)
+        assert {item["image"] for item in items} == {item.image for item in every(task.gold(made[name], 0))}
     for request in task.impossible:
         answer = make_plan(request, fingerprint, cards(), "")
         assert answer["plan"] is None, request
@@ -161,14 +162,14 @@ def test_each_request_is_planned_as_an_expert_would_and_each_impossible_one_refu
 
 
 def test_only_the_part_of_the_spine_that_is_asked_for_is_marked(made):
-    plan = make_plan("segment the lumbar vertebrae on CT", look(made / "VerSe"), cards(), "")["plan"]
+    plan = make_plan("segment the lumbar vertebrae on CT", look(made["VerSe"]), cards(), "")["plan"]
     assert plan.labels == ("L1", "L2", "L3", "L4", "L5", "L6")
 
 
 # ------------------------------------------------------------------------------------------------ the best reader
 def test_the_best_reader_is_below_1_by_what_the_drawing_hand_moved(made):
     for name in ("VerSe", "OASIS"):
-        best = oracle(made / name, find(name).gold(made / name, 0))
+        best = oracle(made[name], find(name).gold(made[name], 0))
         assert best is not None
         assert 0.5 < best < 0.98
 
