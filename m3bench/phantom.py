@@ -9,7 +9,9 @@ A volume is built with its axes running to the patient's right, front and head (
 
 import hashlib
 import json
+import time
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -25,6 +27,7 @@ Case = TypeVar("Case")
 Result = TypeVar("Result")
 Axes = Sequence[Volume]  # one coordinate array an axis, broadcastable against the others
 
+ALONE = 1.0  # seconds that one process works before others help: to fork is dear
 AIR, FAT, SOFT_TISSUE, BLOOD, BONE = -1000.0, -100.0, 45.0, 50.0, 450.0  # HU
 
 
@@ -35,12 +38,17 @@ def stream(seed: int, *key: object) -> np.random.Generator:
 
 
 def each(make: Callable[[Case], Result], cases: Iterable[Case], workers: int) -> list[Result]:
-    """`make` of every case, in order. `make` is a module's own function (or a partial of one)."""
-    cases = list(cases)
-    if workers <= 1 or len(cases) < 8:
-        return [make(case) for case in cases]
+    """`make` of every case, in order. `make` is a module's own function (or a partial of one).
+
+    Processes are forked for what is left after `ALONE` seconds: most small phantoms are made by then.
+    """
+    left, made, began = deque(cases), [], time.monotonic()
+    while left and (workers <= 1 or time.monotonic() - began < ALONE):
+        made.append(make(left.popleft()))
+    if not left:
+        return made
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        return list(pool.map(make, cases, chunksize=max(1, len(cases) // (8 * workers))))
+        return made + list(pool.map(make, left, chunksize=max(1, len(left) // (8 * workers))))
 
 
 # ------------------------------------------------------------------------------------------------ geometry

@@ -1,5 +1,6 @@
 """Named things, one file each: a new network, dataset, file format or optimizer is one new file and no list to edit."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
@@ -32,6 +33,8 @@ class Registry(Mapping[str, ModuleType]):
 
     def __getitem__(self, name: str) -> ModuleType:
         spelled = name.replace("-", "_")
-        if spelled not in set(self):
+        module = f"{self.package}.{spelled}"
+        imported = module in sys.modules and spelled.isidentifier() and not spelled.startswith("_")
+        if not imported and spelled not in set(self):
             raise unknown(self.kind, name, self)
-        return import_module(f"{self.package}.{spelled}")
+        return import_module(module)

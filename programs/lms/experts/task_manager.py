@@ -270,8 +270,9 @@ def _card(request: str, fingerprint: Fingerprint, cards: list[DataCard]) -> Data
     there = _names(fingerprint)
     found: dict[int, list[DataCard]] = defaultdict(list)
     for card in cards:
+        about = anomalies.about("", card.text).lower()
         own = {name.lower().strip("/") for name in _OWN_NAME.findall(card.text) if not name.isdigit()}
-        own = {name for name in own if name[-1] not in "-_" and name != anomalies.about("", card.text).lower()}
+        own = {name for name in own if name[-1] not in "-_" and name != about}
         if len(own & there) >= 2 and len(own & there) / len(own) > 0.5:
             found[len(own & there)].append(card)
     best = found[max(found)] if found else []
