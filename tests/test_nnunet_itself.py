@@ -266,6 +266,7 @@ def test_only_allowed_axes_of_the_image_are_mirrored(script):
     plans["configurations"]["2d"] = {"patch_size": [8, 8]}
     s = replace(script.SETTINGS, plans=plans, flips=(0,))  # x: the last of nnU-Net's axes
     assert mirrored(s) == (2,)
+    assert mirrored(replace(s, flips=())) is None
     assert mirrored(replace(s, flips=(2,))) == (1,)  # z, which is turned to the second place
     assert mirrored(replace(s, configuration="2d")) == (1,)
     flat = {"transpose_forward": [0, 1, 2], "configurations": {"2d": {"patch_size": [8, 8]}}}

@@ -14,12 +14,15 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer  # pyrig
 from harness import ORDERS, Problem, log, say
 
 
-def mirrored(s) -> tuple[int, ...]:
-    """The axes of nnU-Net's patch that may be mirrored; s.flips names those of the image, which it has turned round."""
+def mirrored(s) -> tuple[int, ...] | None:
+    """The axes of nnU-Net's patch that may be mirrored; None if none may, as nnU-Net has it.
+
+    s.flips names those of the image, which nnU-Net has turned round.
+    """
     patch = s.plans["configurations"][s.configuration]["patch_size"]
     axes = s.plans["transpose_forward"][3 - len(patch) :]
     ours = [2 - axis if s.dims == 3 else axis - 1 for axis in axes]
-    return tuple(place for place, axis in enumerate(ours) if axis in s.flips)
+    return tuple(place for place, axis in enumerate(ours) if axis in s.flips) or None
 
 
 class Trainer(nnUNetTrainer):
