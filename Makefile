@@ -12,7 +12,7 @@ demo: .venv/installed
 	.venv/bin/m3dspy demo
 
 test: .venv/installed
-	.venv/bin/pytest -q -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder -m 'not gpu and not soak'
+	.venv/bin/pytest -q -n $$(($$(env -u OMP_NUM_THREADS nproc) + 1)) --dist loadfile --no-loadscope-reorder -m 'not gpu and not soak'
 
 soak: .venv/installed
 	.venv/bin/pytest -q -m soak

@@ -44,7 +44,7 @@ def splits_of(index):
 
 # ------------------------------------------------------------------------------------------------ VerSe
 def test_most_vertebrae_are_absent_from_most_masks_and_the_values_leave_a_gap(made):
-    held = [set(np.unique(read(path)).tolist()) - {0} for path in (made["VerSe"]).glob("derivatives/*/*msk.nii.gz")]
+    held = [set(np.unique(read(path)).tolist()) - {0} for path in made["VerSe"].glob("derivatives/*/*msk.nii.gz")]
     assert set.union(*held) == {*range(1, 26), 28}
     assert np.median([len(values) for values in held]) < 14
     assert all(28 not in values or 25 not in values for values in held)
@@ -53,7 +53,7 @@ def test_most_vertebrae_are_absent_from_most_masks_and_the_values_leave_a_gap(ma
 
 def test_vertebrae_follow_each_other_from_head_to_foot(made):
     order = [*verse.VALUES[:19], 28, *verse.VALUES[19:25]]
-    for path in (made["VerSe"]).glob("derivatives/*/*msk.nii.gz"):
+    for path in made["VerSe"].glob("derivatives/*/*msk.nii.gz"):
         mask = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
         heights = [np.argwhere(mask == value)[:, 2].mean() for value in order if (mask == value).sum() > 20]
         assert heights == sorted(heights, reverse=True)
@@ -61,7 +61,7 @@ def test_vertebrae_follow_each_other_from_head_to_foot(made):
 
 def test_scans_run_along_other_axes_and_centroids_stand_in_the_file_s_own_grid(made):
     codes = set()
-    for path in (made["VerSe"]).glob("derivatives/*/*msk.nii.gz"):
+    for path in made["VerSe"].glob("derivatives/*/*msk.nii.gz"):
         image = nibabel.load(path)
         codes.add("".join(nibabel.aff2axcodes(image.affine)))
         beside = path.with_name(path.name.replace("vert_msk.nii.gz", "subreg_ctd.json"))
@@ -121,14 +121,14 @@ def test_the_cleaned_image_as_scanned_is_learned_from_and_no_other_of_its_folder
     items = every(find("OASIS").gold(made["OASIS"], 0))
     assert {item.image.rpartition("/")[2] for item in items} == {"norm.nii.gz"}
     assert {str(item.label).rpartition("/")[2] for item in items} == {"seg35.nii.gz"}
-    for path in (made["OASIS"]).glob("*/norm.nii.gz"):
+    for path in made["OASIS"].glob("*/norm.nii.gz"):
         image = read(path)
         assert image.min() == 0
         assert 0.5 < image.max() <= 1
 
 
 def test_left_structures_lie_on_the_left_and_mirror_the_right_ones(made):
-    for path in (made["OASIS"]).glob("*/aligned_seg35.nii.gz"):
+    for path in made["OASIS"].glob("*/aligned_seg35.nii.gz"):
         mask = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
         for name in ("Cerebral-Cortex", "Putamen", "Hippocampus"):
             left, right = (
@@ -139,7 +139,7 @@ def test_left_structures_lie_on_the_left_and_mirror_the_right_ones(made):
 
 
 def test_every_structure_is_in_every_training_mask_but_for_the_smallest(made):
-    for path in (made["OASIS"]).glob("*/seg35.nii.gz"):
+    for path in made["OASIS"].glob("*/seg35.nii.gz"):
         missing = set(range(1, 36)) - set(np.unique(read(path)).tolist())
         assert {oasis.LABELS[value - 1].partition("-")[2] for value in missing} <= {"Vessel", "Choroid-Plexus"}
 
